@@ -1,0 +1,68 @@
+-- The ledger: what was asked for, and what is recorded of it. Nothing here is ever incremented: counts are sums over rows
+-- that are written once per chunk and attempt, so that a second delivery of a message changes nothing.
+-- Times are milliseconds since the Unix epoch, UTC. Tables are WITHOUT ROWID, so that a row is one write, index included.
+
+CREATE TABLE deletions (
+    id TEXT PRIMARY KEY,
+    requested_by TEXT NOT NULL,
+    requested_at INTEGER NOT NULL,
+    generation INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL CHECK (total > 0),
+    duplicates_removed INTEGER NOT NULL,
+    -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
+    chunk_keys TEXT NOT NULL,
+    -- When every message was stored in the Queue: only then had the caller been told 202.
+    enqueued_at INTEGER,
+    cancelled_at INTEGER,
+    -- When the last key was decided. Never changes again.
+    finished_at INTEGER
+) WITHOUT ROWID;
+
+-- One row for each chunk that a consumer has begun; a chunk without one is queued.
+CREATE TABLE chunks (
+    deletion TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    keys INTEGER NOT NULL CHECK (keys > 0),
+    -- The claim: the invocation that may delete this chunk's keys, and until when. NULL and 0: nobody.
+    claimed_by TEXT,
+    claimed_until INTEGER NOT NULL,
+    begun_at INTEGER NOT NULL,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    skipped INTEGER NOT NULL DEFAULT 0,
+    failed INTEGER NOT NULL DEFAULT 0,
+    -- JSON ranges of the positions that are undecided; NULL: all of them, nothing is recorded yet.
+    undecided TEXT,
+    -- R2's code of the error that left them so; 0 when R2 gave none, NULL when R2 was not the cause.
+    last_r2_code INTEGER,
+    recorded_at INTEGER,
+    finished_at INTEGER,
+    PRIMARY KEY (deletion, generation, chunk),
+    CHECK (deleted + skipped + failed <= keys),
+    CHECK (finished_at IS NULL OR deleted + skipped + failed = keys)
+) WITHOUT ROWID;
+
+-- One row for each key that ended undeleted.
+CREATE TABLE failures (
+    deletion TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    -- The key as a JSON string, quotes and escapes included, so that every byte of it survives.
+    key_json TEXT NOT NULL,
+    code TEXT NOT NULL,
+    r2_code INTEGER,
+    attempts INTEGER NOT NULL,
+    failed_at INTEGER NOT NULL,
+    PRIMARY KEY (deletion, generation, chunk, position)
+) WITHOUT ROWID;
+
+-- Messages that no chunk could be read from, with their bodies.
+CREATE TABLE unreadable_messages (
+    message_id TEXT PRIMARY KEY,
+    queue TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    received_at INTEGER NOT NULL
+) WITHOUT ROWID;

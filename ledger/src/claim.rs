@@ -1,0 +1,179 @@
+use protocol::{ChunkRef, Positions, R2Error, Timestamp, UnreadableReason};
+use serde::{Deserialize, Serialize};
+
+use crate::database::{Database, LedgerError, Statement, json, next_rows};
+
+/// Several chunks that one invocation asks for, in one write.
+#[derive(Clone, Debug)]
+pub struct ClaimBatch {
+    /// What tells this invocation from every other: drawn at random for each.
+    pub token: String,
+    /// When it asks.
+    pub now: Timestamp,
+    /// When its claims end, whatever becomes of it.
+    pub until: Timestamp,
+    /// What it asks for; no chunk twice.
+    pub requests: Vec<ClaimRequest>,
+}
+
+/// One chunk that an invocation asks for.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// The chunk.
+    pub chunk: ChunkRef,
+    /// How many keys its message carries.
+    pub keys: usize,
+}
+
+/// The ledger's answer to one request.
+#[derive(Debug)]
+pub enum ClaimReply {
+    /// The chunk is the invocation's until its claim ends.
+    Granted(Grant),
+    /// Every key of the chunk is decided, or its deletion is cancelled: there is nothing to do.
+    NothingToDo(Settled),
+    /// Another invocation holds the chunk until then.
+    ClaimedElsewhere {
+        /// When that claim ends.
+        until: Timestamp,
+    },
+    /// The ledger knows no such chunk: nothing of it may be deleted.
+    NotAccepted(UnreadableReason),
+}
+
+/// A chunk in one invocation's hands, and what earlier attempts have recorded of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The chunk.
+    pub chunk: ChunkRef,
+    /// The positions that nothing is decided about.
+    pub undecided: Positions,
+    /// The error that left them so, where R2 was the cause.
+    pub last_error: Option<R2Error>,
+    pub(crate) deleted: usize,
+    pub(crate) skipped: usize,
+    pub(crate) failed: usize,
+}
+
+/// Proof that nothing more is owed to a message: the ledger has every key of its chunk decided, its deletion cancelled,
+/// or its body kept. Only the ledger makes one, and nothing else lets a message be acknowledged.
+#[derive(Debug)]
+pub struct Settled(pub(crate) ());
+
+const CLAIM: &str = "\
+INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)
+SELECT d.id, r.value ->> 'generation', r.value ->> 'chunk', r.value ->> 'keys', ?2, ?3, ?4
+FROM json_each(?1) AS r
+JOIN deletions AS d ON d.id = r.value ->> 'deletion'
+WHERE d.cancelled_at IS NULL
+  AND d.generation = r.value ->> 'generation'
+  AND json_extract(d.chunk_keys, '$[' || (r.value ->> 'chunk') || ']') = r.value ->> 'keys'
+ON CONFLICT (deletion, generation, chunk) DO UPDATE
+SET claimed_by = excluded.claimed_by, claimed_until = excluded.claimed_until
+WHERE chunks.finished_at IS NULL AND chunks.claimed_until <= ?4";
+
+const READ_CLAIMS: &str = "\
+SELECT d.id IS NOT NULL AS known,
+       d.cancelled_at IS NOT NULL AS cancelled,
+       d.generation = r.value ->> 'generation'
+           AND json_extract(d.chunk_keys, '$[' || (r.value ->> 'chunk') || ']') = r.value ->> 'keys' AS in_deletion,
+       c.claimed_by, c.claimed_until, c.deleted, c.skipped, c.failed, c.undecided, c.last_r2_code,
+       c.finished_at IS NOT NULL AS finished
+FROM json_each(?1) AS r
+LEFT JOIN deletions AS d ON d.id = r.value ->> 'deletion'
+LEFT JOIN chunks AS c ON c.deletion = d.id
+    AND c.generation = r.value ->> 'generation' AND c.chunk = r.value ->> 'chunk'
+ORDER BY r.key";
+
+/// Claims what is free and reads the rest, in one transaction: a reply for each request, in order.
+pub(crate) async fn claim(
+    database: &impl Database,
+    batch: &ClaimBatch,
+) -> Result<Vec<ClaimReply>, LedgerError> {
+    let wire: Vec<WireRequest<'_>> = batch.requests.iter().map(WireRequest::from).collect();
+    let wire = json(&wire)?;
+    let claim = Statement::new(
+        CLAIM,
+        [
+            wire.clone(),
+            batch.token.as_str().into(),
+            batch.until.as_millis().into(),
+            batch.now.as_millis().into(),
+        ],
+    );
+    let read = Statement::new(READ_CLAIMS, [wire]);
+    let mut answer = database.batch(vec![claim, read]).await?.into_iter().skip(1);
+    let rows: Vec<ClaimRow> = next_rows(&mut answer)?;
+    if rows.len() != batch.requests.len() {
+        return Err(LedgerError::new("the claims' answer has not one row for each request"));
+    }
+    rows.into_iter()
+        .zip(&batch.requests)
+        .map(|(row, request)| row.into_reply(request, &batch.token))
+        .collect()
+}
+
+#[derive(Serialize)]
+struct WireRequest<'a> {
+    deletion: &'a str,
+    generation: u32,
+    chunk: u32,
+    keys: usize,
+}
+
+impl<'a> From<&'a ClaimRequest> for WireRequest<'a> {
+    fn from(ClaimRequest { chunk, keys }: &'a ClaimRequest) -> Self {
+        let ChunkRef { deletion, generation, chunk } = chunk;
+        Self { deletion: deletion.as_str(), generation: *generation, chunk: *chunk, keys: *keys }
+    }
+}
+
+#[derive(Deserialize)]
+struct ClaimRow {
+    known: u8,
+    cancelled: u8,
+    in_deletion: Option<u8>,
+    claimed_by: Option<String>,
+    claimed_until: Option<u64>,
+    deleted: Option<usize>,
+    skipped: Option<usize>,
+    failed: Option<usize>,
+    undecided: Option<String>,
+    last_r2_code: Option<u32>,
+    finished: u8,
+}
+
+impl ClaimRow {
+    fn into_reply(self, request: &ClaimRequest, token: &str) -> Result<ClaimReply, LedgerError> {
+        Ok(match self {
+            Self { known: 0, .. } => ClaimReply::NotAccepted(UnreadableReason::UnknownDeletion),
+            Self { in_deletion: None | Some(0), .. } => {
+                ClaimReply::NotAccepted(UnreadableReason::NotInDeletion)
+            }
+            Self { finished: 1, .. } | Self { cancelled: 1, .. } => ClaimReply::NothingToDo(Settled(())),
+            Self { claimed_by: Some(ref holder), .. } if holder == token => {
+                ClaimReply::Granted(self.into_grant(request)?)
+            }
+            Self { claimed_until, .. } => {
+                let until = Timestamp::from_millis(claimed_until.unwrap_or_default());
+                ClaimReply::ClaimedElsewhere { until }
+            }
+        })
+    }
+
+    fn into_grant(self, request: &ClaimRequest) -> Result<Grant, LedgerError> {
+        let undecided = match &self.undecided {
+            None => Positions::all(request.keys),
+            Some(ranges) => Positions::from_json(ranges, request.keys)
+                .map_err(|error| LedgerError::new(format!("the undecided positions of a chunk: {error}")))?,
+        };
+        Ok(Grant {
+            chunk: request.chunk.clone(),
+            undecided,
+            last_error: self.last_r2_code.map(R2Error::from_code),
+            deleted: self.deleted.unwrap_or_default(),
+            skipped: self.skipped.unwrap_or_default(),
+            failed: self.failed.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,111 @@
+use std::fmt;
+use std::str::FromStr;
+
+use protocol::{DeletionId, FailureCode, Timestamp};
+use serde::Deserialize;
+
+use crate::database::{Database, LedgerError, Statement, Value, next_rows};
+
+/// A key that ended undeleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRecord {
+    /// The key, as a JSON string.
+    pub key_json: String,
+    /// Why; `None` for a code of a later version.
+    pub code: Option<FailureCode>,
+    /// How often its message had been delivered.
+    pub attempts: u32,
+    /// When it was given up.
+    pub failed_at: Timestamp,
+    /// Its place in the list, to go on from.
+    pub cursor: FailureCursor,
+}
+
+/// A place in the list of a deletion's failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailureCursor {
+    generation: u64,
+    chunk: u64,
+    position: u64,
+}
+
+impl fmt::Display for FailureCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.generation, self.chunk, self.position)
+    }
+}
+
+impl FromStr for FailureCursor {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let numbers: Vec<u64> = text.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| ())?;
+        // 2^53 is as far as an integer crosses JavaScript exactly.
+        match numbers.as_slice() {
+            &[generation, chunk, position] if numbers.iter().all(|&number| number < 1 << 53) => {
+                Ok(Self { generation, chunk, position })
+            }
+            _ => Err(()),
+        }
+    }
+}
+
+const LIST: &str = "\
+SELECT generation, chunk, position, key_json, code, attempts, failed_at
+FROM failures
+WHERE deletion = ?1 AND (?2 IS NULL OR (generation, chunk, position) > (?2, ?3, ?4))
+ORDER BY generation, chunk, position LIMIT ?5";
+
+/// At most `limit` failures of a deletion that come after `after`.
+pub(crate) async fn list(
+    database: &impl Database,
+    deletion: &DeletionId,
+    after: Option<FailureCursor>,
+    limit: usize,
+) -> Result<Vec<FailureRecord>, LedgerError> {
+    let after: [Value; 3] = match after {
+        Some(FailureCursor { generation, chunk, position }) => {
+            [generation.into(), chunk.into(), position.into()]
+        }
+        None => [Value::Null, Value::Null, Value::Null],
+    };
+    let mut parameters = vec![deletion.as_str().into()];
+    parameters.extend(after);
+    parameters.push(limit.into());
+    let answer = database.batch(vec![Statement::new(LIST, parameters)]).await?;
+    let rows: Vec<FailureRow> = next_rows(&mut answer.into_iter())?;
+    Ok(rows.into_iter().map(FailureRecord::from).collect())
+}
+
+#[derive(Deserialize)]
+struct FailureRow {
+    generation: u64,
+    chunk: u64,
+    position: u64,
+    key_json: String,
+    code: String,
+    attempts: u32,
+    failed_at: Timestamp,
+}
+
+impl From<FailureRow> for FailureRecord {
+    fn from(row: FailureRow) -> Self {
+        let FailureRow { generation, chunk, position, key_json, code, attempts, failed_at } = row;
+        let cursor = FailureCursor { generation, chunk, position };
+        Self { key_json, code: FailureCode::from_text(&code), attempts, failed_at, cursor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_is_one() {
+        let cursor = FailureCursor { generation: 0, chunk: 7, position: 999 };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for text in ["", "0.7", "0.7.9.9", "0.7.-1", "0.7.x", "0.7.9007199254740992"] {
+            assert_eq!(text.parse::<FailureCursor>(), Err(()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The ledger: what was asked for and what is recorded of it, in D1.
+//!
+//! # In scope
+//!
+//! The schema (`migrations/`) and every query of both Workers, written against a small [`Database`] so that the same SQL
+//! runs on D1, and in tests on a SQLite of our own.
+//!
+//! # Out of scope
+//!
+//! Every decision: who may ask, what is deleted, what is tried again. The ledger answers and records.
+
+mod claim;
+mod database;
+mod deletion;
+mod failure;
+mod record;
+#[cfg(target_arch = "wasm32")]
+mod shell;
+mod sql_ledger;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod unreadable;
+
+pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
+pub use database::{Database, LedgerError, Row, Statement, Value};
+pub use deletion::{DeletionRecord, ErrorCount, NewDeletion};
+pub use failure::{FailureCursor, FailureRecord};
+pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
+#[cfg(target_arch = "wasm32")]
+pub use shell::D1;
+pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteDatabase;
+pub use unreadable::{UnreadableMessage, UnreadableRecord};

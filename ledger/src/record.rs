@@ -1,0 +1,257 @@
+use std::collections::BTreeSet;
+
+use protocol::{ChunkRef, DeletionId, FailureCode, Positions, R2Error, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::claim::{Grant, Settled};
+use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
+use crate::unreadable::{UnreadableMessage, keep_message};
+
+/// Everything that one invocation has to write down, in one write.
+#[derive(Clone, Debug)]
+pub struct RecordBatch {
+    /// The invocation's token, as it claimed with.
+    pub token: String,
+    /// When it writes.
+    pub now: Timestamp,
+    /// What became of the chunks it was granted.
+    pub outcomes: Vec<ChunkOutcome>,
+    /// The messages that it could not carry out.
+    pub unreadable: Vec<UnreadableMessage>,
+}
+
+/// What became of one chunk in one attempt. Every position of the grant that is neither deleted nor failed stays
+/// undecided: nothing is taken for done because nobody said otherwise.
+#[derive(Clone, Debug)]
+pub struct ChunkOutcome {
+    grant: Grant,
+    deleted: usize,
+    failed: Vec<FailedKey>,
+    undecided: Positions,
+    last_error: Option<R2Error>,
+    attempts: u32,
+}
+
+/// A key that ends undeleted.
+#[derive(Clone, Debug)]
+pub struct FailedKey {
+    /// Its position in the chunk.
+    pub position: usize,
+    /// The key, as a JSON string.
+    pub key_json: String,
+    /// Why.
+    pub code: FailureCode,
+    /// R2's error, where R2 was the cause.
+    pub error: Option<R2Error>,
+}
+
+/// What the ledger has taken down of a batch.
+#[derive(Debug)]
+pub struct RecordReply {
+    /// For each outcome, in order: proof that nothing more is owed to its message, when every key of the chunk is decided
+    /// and recorded; `None` when keys are undecided, or when the claim had been lost and nothing was recorded.
+    pub outcomes: Vec<Option<Settled>>,
+    /// For each unreadable message, in order: proof that it is kept.
+    pub unreadable: Vec<Settled>,
+    /// The deletions that became final with this batch; each is told once, ever.
+    pub finished: Vec<FinishedDeletion>,
+}
+
+/// A deletion whose last key has just been decided.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FinishedDeletion {
+    /// The deletion.
+    pub id: DeletionId,
+    /// When it was requested.
+    pub requested_at: Timestamp,
+    /// Keys accepted.
+    pub total: u64,
+    /// Keys confirmed absent.
+    pub deleted: u64,
+    /// Keys kept by the fence.
+    pub skipped: u64,
+    /// Keys that ended undeleted.
+    pub failed: u64,
+}
+
+impl ChunkOutcome {
+    /// The outcome of attempt number `attempts` at the chunk of `grant`.
+    ///
+    /// Positions that the grant does not have are ignored, and one that is both deleted and failed is failed: the
+    /// undecided positions are always what remains.
+    pub fn new(
+        grant: Grant,
+        deleted: impl IntoIterator<Item = usize>,
+        failed: Vec<FailedKey>,
+        last_error: Option<R2Error>,
+        attempts: u32,
+    ) -> Self {
+        let mut open: BTreeSet<usize> = grant.undecided.iter().collect();
+        let failed: Vec<FailedKey> = failed.into_iter().filter(|key| open.remove(&key.position)).collect();
+        let deleted = deleted.into_iter().filter(|position| open.remove(position)).count();
+        let undecided: Positions = open.into_iter().collect();
+        // What earlier attempts met is no news once the last key is decided.
+        let last_error = if undecided.is_empty() { None } else { last_error };
+        Self { grant, deleted, failed, undecided, last_error, attempts }
+    }
+
+    /// The chunk.
+    pub fn chunk(&self) -> &ChunkRef {
+        &self.grant.chunk
+    }
+
+    /// How many keys this attempt has confirmed absent.
+    pub fn deleted(&self) -> usize {
+        self.deleted
+    }
+
+    /// How many keys this attempt has given up.
+    pub fn failed(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// How many keys are left for another attempt.
+    pub fn undecided(&self) -> usize {
+        self.undecided.len()
+    }
+}
+
+/// Failures go first: they are only taken while the claim is held, and the next statement gives it back.
+const RECORD_FAILURES: &str = "\
+INSERT INTO failures (deletion, generation, chunk, position, key_json, code, r2_code, attempts, failed_at)
+SELECT c.deletion, c.generation, c.chunk, f.value ->> 'position', f.value ->> 'key_json', f.value ->> 'code',
+       f.value ->> 'r2_code', ?6, ?7
+FROM chunks AS c, json_each(?5) AS f
+WHERE c.deletion = ?1 AND c.generation = ?2 AND c.chunk = ?3
+  AND c.claimed_by = ?4 AND c.claimed_until > ?7 AND c.finished_at IS NULL
+ON CONFLICT DO NOTHING";
+
+const RECORD_CHUNKS: &str = "\
+UPDATE chunks
+SET claimed_by = NULL, claimed_until = 0,
+    deleted = o.value ->> 'deleted', skipped = o.value ->> 'skipped', failed = o.value ->> 'failed',
+    undecided = o.value ->> 'undecided', last_r2_code = o.value ->> 'last_r2_code',
+    recorded_at = ?3, finished_at = CASE WHEN o.value ->> 'finished' THEN ?3 END
+FROM json_each(?1) AS o
+WHERE chunks.deletion = o.value ->> 'deletion' AND chunks.generation = o.value ->> 'generation'
+  AND chunks.chunk = o.value ->> 'chunk'
+  AND chunks.claimed_by = ?2 AND chunks.claimed_until > ?3 AND chunks.finished_at IS NULL
+RETURNING deletion, generation, chunk";
+
+const FINISH_DELETIONS: &str = "\
+UPDATE deletions SET finished_at = ?2
+WHERE id IN (SELECT value FROM json_each(?1)) AND finished_at IS NULL
+  AND total = (SELECT SUM(deleted + skipped + failed) FROM chunks WHERE deletion = id)
+RETURNING id, requested_at, total,
+    (SELECT SUM(deleted) FROM chunks WHERE deletion = id) AS deleted,
+    (SELECT SUM(skipped) FROM chunks WHERE deletion = id) AS skipped,
+    (SELECT SUM(failed) FROM chunks WHERE deletion = id) AS failed";
+
+/// Records everything of the batch in one transaction. Running it again changes nothing: the claims are given back.
+pub(crate) async fn record(
+    database: &impl Database,
+    batch: &RecordBatch,
+) -> Result<RecordReply, LedgerError> {
+    let RecordBatch { token, now, outcomes, unreadable } = batch;
+    let now_ms = now.as_millis();
+    let mut statements = Vec::new();
+    for outcome in outcomes.iter().filter(|outcome| !outcome.failed.is_empty()) {
+        statements.push(failures_statement(outcome, token, *now)?);
+    }
+    statements.extend(unreadable.iter().map(|message| keep_message(message, *now)));
+    let before_chunks = statements.len();
+    let wire: Vec<WireOutcome<'_>> = outcomes.iter().map(WireOutcome::from).collect();
+    let ids: BTreeSet<&str> = wire.iter().map(|outcome| outcome.deletion).collect();
+    statements.push(Statement::new(RECORD_CHUNKS, [json(&wire)?, token.as_str().into(), now_ms.into()]));
+    statements.push(Statement::new(FINISH_DELETIONS, [json(&ids)?, now_ms.into()]));
+
+    let mut answer = database.batch(statements).await?.into_iter().skip(before_chunks);
+    read_reply(batch, &mut answer)
+}
+
+fn failures_statement(outcome: &ChunkOutcome, token: &str, now: Timestamp) -> Result<Statement, LedgerError> {
+    let ChunkRef { deletion, generation, chunk } = outcome.chunk();
+    let failed: Vec<WireFailure<'_>> = outcome.failed.iter().map(WireFailure::from).collect();
+    Ok(Statement::new(
+        RECORD_FAILURES,
+        [
+            deletion.as_str().into(),
+            (*generation).into(),
+            (*chunk).into(),
+            token.into(),
+            json(&failed)?,
+            outcome.attempts.into(),
+            now.as_millis().into(),
+        ],
+    ))
+}
+
+fn read_reply(
+    batch: &RecordBatch,
+    answer: &mut impl Iterator<Item = Vec<Row>>,
+) -> Result<RecordReply, LedgerError> {
+    let recorded: Vec<RecordedRow> = next_rows(answer)?;
+    let recorded: BTreeSet<(String, u32, u32)> =
+        recorded.into_iter().map(|row| (row.deletion, row.generation, row.chunk)).collect();
+    let settled = |outcome: &ChunkOutcome| {
+        let ChunkRef { deletion, generation, chunk } = outcome.chunk();
+        let is_recorded = recorded.contains(&(deletion.as_str().to_owned(), *generation, *chunk));
+        (is_recorded && outcome.undecided.is_empty()).then_some(Settled(()))
+    };
+    Ok(RecordReply {
+        outcomes: batch.outcomes.iter().map(settled).collect(),
+        unreadable: batch.unreadable.iter().map(|_| Settled(())).collect(),
+        finished: next_rows(answer)?,
+    })
+}
+
+#[derive(Serialize)]
+struct WireOutcome<'a> {
+    deletion: &'a str,
+    generation: u32,
+    chunk: u32,
+    deleted: usize,
+    skipped: usize,
+    failed: usize,
+    undecided: String,
+    last_r2_code: Option<u32>,
+    finished: bool,
+}
+
+impl<'a> From<&'a ChunkOutcome> for WireOutcome<'a> {
+    fn from(outcome: &'a ChunkOutcome) -> Self {
+        let ChunkOutcome { grant, deleted, failed, undecided, last_error, attempts: _ } = outcome;
+        Self {
+            deletion: grant.chunk.deletion.as_str(),
+            generation: grant.chunk.generation,
+            chunk: grant.chunk.chunk,
+            deleted: grant.deleted + deleted,
+            skipped: grant.skipped,
+            failed: grant.failed + failed.len(),
+            undecided: undecided.to_json(),
+            last_r2_code: last_error.map(R2Error::code),
+            finished: undecided.is_empty(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct WireFailure<'a> {
+    position: usize,
+    key_json: &'a str,
+    code: &'static str,
+    r2_code: Option<u32>,
+}
+
+impl<'a> From<&'a FailedKey> for WireFailure<'a> {
+    fn from(FailedKey { position, key_json, code, error }: &'a FailedKey) -> Self {
+        Self { position: *position, key_json, code: code.as_str(), r2_code: error.map(R2Error::code) }
+    }
+}
+
+#[derive(Deserialize)]
+struct RecordedRow {
+    deletion: String,
+    generation: u32,
+    chunk: u32,
+}

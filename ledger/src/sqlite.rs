@@ -1,0 +1,68 @@
+use std::cell::RefCell;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params_from_iter};
+
+use crate::database::{Database, LedgerError, Row, Statement, Value};
+
+/// The ledger's database in memory, on a SQLite of our own: for tests.
+#[derive(Debug)]
+pub struct SqliteDatabase {
+    connection: RefCell<Connection>,
+}
+
+impl SqliteDatabase {
+    /// An empty ledger, its migrations applied.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] when SQLite refuses.
+    pub fn in_memory() -> Result<Self, LedgerError> {
+        let connection = Connection::open_in_memory()?;
+        connection.execute_batch(include_str!("../migrations/0001_ledger.sql"))?;
+        Ok(Self { connection: RefCell::new(connection) })
+    }
+}
+
+impl Database for SqliteDatabase {
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
+        let mut connection = self.connection.borrow_mut();
+        let transaction = connection.transaction()?;
+        let answer =
+            statements.iter().map(|statement| run(&transaction, statement)).collect::<Result<_, _>>()?;
+        transaction.commit()?;
+        Ok(answer)
+    }
+}
+
+fn run(connection: &Connection, Statement { sql, parameters }: &Statement) -> Result<Vec<Row>, LedgerError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+    let parameters = parameters.iter().map(|value| match value {
+        Value::Text(text) => rusqlite::types::Value::Text(text.clone()),
+        // OK because no time or count of ours comes near 2^63.
+        Value::Integer(integer) => {
+            rusqlite::types::Value::Integer(i64::try_from(*integer).unwrap_or(i64::MAX))
+        }
+        Value::Null => rusqlite::types::Value::Null,
+    });
+    let rows = statement.query_map(params_from_iter(parameters), |row| {
+        names.iter().enumerate().map(|(n, name)| Ok((name.clone(), to_json(row.get_ref(n)?)))).collect()
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn to_json(value: ValueRef<'_>) -> serde_json::Value {
+    match value {
+        ValueRef::Null => serde_json::Value::Null,
+        ValueRef::Integer(integer) => integer.into(),
+        ValueRef::Real(real) => real.into(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into(),
+    }
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}

@@ -1,0 +1,107 @@
+use serde::Serialize;
+
+/// What became of a deletion's keys. Always `total = pending + deleted + skipped + failed + cancelled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Keys accepted, duplicates not counted.
+    pub total: u64,
+    /// Keys that nothing is decided about yet.
+    pub pending: u64,
+    /// Keys confirmed absent. R2 does not say whether there was an object.
+    pub deleted: u64,
+    /// Keys kept because their object was uploaded after the request.
+    pub skipped: u64,
+    /// Keys that ended undeleted, each with a failure.
+    pub failed: u64,
+    /// Keys that a cancellation came in time for.
+    pub cancelled: u64,
+}
+
+impl Counts {
+    /// The counts of a deletion of `total` keys, from what the ledger has recorded of its chunks.
+    ///
+    /// Keys that are not recorded are pending, or cancelled once the deletion is `closed`: cancelled, and no chunk of it
+    /// in anybody's hands.
+    pub fn derive(total: u64, deleted: u64, skipped: u64, failed: u64, closed: bool) -> Self {
+        let undecided = total.saturating_sub(deleted + skipped + failed);
+        let (pending, cancelled) = if closed { (0, undecided) } else { (undecided, 0) };
+        Self { total, pending, deleted, skipped, failed, cancelled }
+    }
+}
+
+/// The state of a deletion. Clients must expect more to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum State {
+    /// Nothing has begun.
+    Queued,
+    /// Some chunk has been begun, and some key is pending.
+    Running,
+    /// Cancelled, with chunks still in flight.
+    Cancelling,
+    /// Final: every key is deleted or skipped.
+    Succeeded,
+    /// Final: some key failed.
+    Failed,
+    /// Final: some key was cancelled.
+    Cancelled,
+}
+
+impl State {
+    /// The state that follows from the counts, from whether a chunk was `begun`, and whether a `cancel` was asked for.
+    pub fn derive(counts: &Counts, begun: bool, cancel: bool) -> Self {
+        match counts {
+            Counts { pending: 1.., .. } if cancel => Self::Cancelling,
+            Counts { pending: 1.., .. } if begun => Self::Running,
+            Counts { pending: 1.., .. } => Self::Queued,
+            Counts { cancelled: 1.., .. } => Self::Cancelled,
+            Counts { failed: 1.., .. } => Self::Failed,
+            _ => Self::Succeeded,
+        }
+    }
+
+    /// Whether the counts can no longer change by themselves.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Running | Self::Cancelling => false,
+            Self::Succeeded | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn counts_always_add_up_and_final_means_nothing_is_pending(
+            (deleted, skipped, failed, rest) in (0_u64..1_000, 0_u64..1_000, 0_u64..1_000, 0_u64..1_000),
+            closed: bool, begun: bool,
+        ) {
+            let total = deleted + skipped + failed + rest;
+            let counts = Counts::derive(total, deleted, skipped, failed, closed);
+            let Counts { total: _, pending, deleted, skipped, failed, cancelled } = counts;
+            prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
+            let state = State::derive(&counts, begun, closed);
+            prop_assert_eq!(state.is_final(), counts.pending == 0);
+            prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0);
+        }
+    }
+
+    #[test]
+    fn a_deletion_walks_from_queued_to_its_end() {
+        let state = |counts: Counts, begun, cancel| State::derive(&counts, begun, cancel);
+        assert_eq!(state(Counts::derive(3, 0, 0, 0, false), false, false), State::Queued);
+        assert_eq!(state(Counts::derive(3, 0, 0, 0, false), true, false), State::Running);
+        assert_eq!(state(Counts::derive(3, 1, 0, 0, false), true, true), State::Cancelling);
+        assert_eq!(state(Counts::derive(3, 1, 0, 0, true), true, true), State::Cancelled);
+        assert_eq!(state(Counts::derive(3, 2, 0, 1, false), true, false), State::Failed);
+        assert_eq!(state(Counts::derive(3, 2, 1, 0, false), true, false), State::Succeeded);
+        // Everything was done before the cancellation came: it cancelled nothing.
+        assert_eq!(state(Counts::derive(3, 3, 0, 0, true), true, true), State::Succeeded);
+    }
+}

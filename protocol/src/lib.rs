@@ -1,0 +1,42 @@
+//! What the producer and the consumer agree on, and no runtime is needed for.
+//!
+//! # In scope
+//!
+//! The limits of the platform, object keys, the message on the Queue and how keys are packed into it, the classes of
+//! R2's and the Queue's errors, the retry policy, the states and counts of a deletion, and the events of the log.
+//!
+//! # Out of scope
+//!
+//! Anything that does I/O, reads a clock or draws a random number: those are arguments here.
+
+mod counts;
+mod event;
+mod failure;
+mod id;
+mod key;
+pub mod limits;
+mod message;
+mod pack;
+mod positions;
+mod queue_error;
+mod r2_error;
+mod retry;
+mod time;
+
+pub use counts::{Counts, State};
+pub use event::{Event, Log, Severity};
+pub use failure::FailureCode;
+pub use id::{DeletionId, InvalidDeletionId, RequestId};
+pub use key::{InvalidKey, ObjectKey};
+pub use message::{ChunkMessage, ChunkRef, Unreadable, UnreadableReason};
+pub use pack::{Packed, group_into_sends, pack_keys};
+pub use positions::{InvalidPositions, Positions};
+pub use queue_error::{QueueError, QueueErrorClass};
+pub use r2_error::{R2Error, R2ErrorClass};
+pub use retry::{RETRIES_MAX, RetryCause, retry_delay_seconds};
+pub use time::{Timestamp, rfc3339};
+
+/// How the name of a dead-letter queue ends; the consumer tells its two queues apart by it.
+///
+/// A test holds `wrangler.consumer.toml` to it.
+pub const DEAD_LETTER_QUEUE_SUFFIX: &str = "-dlq";

@@ -1,0 +1,195 @@
+use serde::{Deserialize, Serialize};
+
+use crate::limits::DELETE_KEYS_MAX;
+use crate::{DeletionId, ObjectKey, Timestamp};
+
+/// The version of the message that this build writes, and the newest that it reads.
+pub(crate) const VERSION: u32 = 1;
+
+/// Names one chunk of one deletion; every effect in the ledger is keyed by it, so that a second delivery of the same
+/// message changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkRef {
+    /// The deletion that the chunk is a part of.
+    pub deletion: DeletionId,
+    /// How often the deletion had been redriven when the message was sent; 0 for the request itself.
+    pub generation: u32,
+    /// The chunk's number in its generation, from 0.
+    pub chunk: u32,
+}
+
+/// The body of a queue message: one chunk of a deletion, as JSON text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkMessage<'a> {
+    /// Which chunk this is.
+    pub chunk: ChunkRef,
+    /// When the deletion was requested.
+    pub requested_at: Timestamp,
+    /// The keys to delete: 1 to [`DELETE_KEYS_MAX`], without duplicates.
+    pub keys: Vec<ObjectKey<'a>>,
+}
+
+impl<'a> ChunkMessage<'a> {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    ///
+    /// [`Unreadable`] with the reason; the caller keeps the body.
+    pub fn from_json(body: &'a str) -> Result<Self, Unreadable> {
+        let wire: Wire<'a> = serde_json::from_str(body).map_err(|error| {
+            // A message of another version fails in whatever way its fields differ: the version is the better reason.
+            let reason = match serde_json::from_str::<AnyVersion>(body) {
+                Ok(AnyVersion { v }) if v != VERSION => UnreadableReason::UnsupportedVersion,
+                _ if error.is_data() => UnreadableReason::InvalidMessage,
+                _ => UnreadableReason::NotJson,
+            };
+            Unreadable { reason }
+        })?;
+        // An object, not an array with the fields in their order, which serde takes for one.
+        if !body.trim_start().starts_with('{') {
+            return Err(Unreadable { reason: UnreadableReason::InvalidMessage });
+        }
+        if wire.v != VERSION {
+            return Err(Unreadable { reason: UnreadableReason::UnsupportedVersion });
+        }
+        if wire.keys.is_empty() || wire.keys.len() > DELETE_KEYS_MAX {
+            return Err(Unreadable { reason: UnreadableReason::InvalidMessage });
+        }
+        let chunk = ChunkRef { deletion: wire.deletion, generation: wire.generation, chunk: wire.chunk };
+        Ok(Self { chunk, requested_at: wire.requested_at, keys: wire.keys })
+    }
+}
+
+/// The text of a message up to its first key.
+pub(crate) fn message_head(chunk: &ChunkRef, requested_at: Timestamp) -> String {
+    let ChunkRef { deletion, generation, chunk } = chunk;
+    let requested_at = requested_at.as_millis();
+    // OK to write by hand because an id holds no character that JSON escapes.
+    format!(
+        r#"{{"v":{VERSION},"deletion":"{deletion}","chunk":{chunk},"generation":{generation},"requested_at":{requested_at},"keys":["#
+    )
+}
+
+/// The text of a message after its last key.
+pub(crate) const MESSAGE_TAIL: &str = "]}";
+
+/// Why a message cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message cannot be read: {}", reason.as_str())]
+pub struct Unreadable {
+    /// What is wrong with it.
+    pub reason: UnreadableReason,
+}
+
+/// What is wrong with a message that cannot be carried out. These are all there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnreadableReason {
+    /// Its content type is not text; ours always is.
+    NotText,
+    /// Its body is no JSON.
+    NotJson,
+    /// It is JSON of a version that this build does not know.
+    UnsupportedVersion,
+    /// It has a version that this build knows, but not that version's fields.
+    InvalidMessage,
+    /// The ledger knows no such deletion.
+    UnknownDeletion,
+    /// The ledger knows the deletion, but not with this chunk, or not with this number of keys in it.
+    NotInDeletion,
+}
+
+impl UnreadableReason {
+    /// The reason as the ledger, the API and the log say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotText => "not_text",
+            Self::NotJson => "not_json",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::InvalidMessage => "invalid_message",
+            Self::UnknownDeletion => "unknown_deletion",
+            Self::NotInDeletion => "not_in_deletion",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    v: u32,
+    deletion: DeletionId,
+    chunk: u32,
+    generation: u32,
+    requested_at: Timestamp,
+    #[serde(borrow)]
+    keys: Vec<ObjectKey<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AnyVersion {
+    v: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack_keys;
+
+    const PINNED: &str = concat!(
+        r#"{"v":1,"deletion":"del_01kaszq5m00000000000000000","chunk":7,"generation":0,"#,
+        r#""requested_at":1763930000000,"keys":["proj_42/a.jpg","quote\" tab\t nul\u0000 😀"]}"#
+    );
+
+    fn reason(body: &str) -> UnreadableReason {
+        ChunkMessage::from_json(body).unwrap_err().reason
+    }
+
+    /// Messages of this form lie in queues for up to 14 days: whoever changes it must raise the version and read both.
+    #[test]
+    fn the_form_of_a_message_is_pinned() {
+        let message = ChunkMessage::from_json(PINNED).unwrap();
+        assert_eq!(message.chunk.chunk, 7);
+        assert_eq!(message.keys[1].as_str(), "quote\" tab\t nul\0 😀");
+
+        let deletion = message.chunk.deletion.clone();
+        let packed = pack_keys(&deletion, 0, message.requested_at, &message.keys);
+        assert_eq!(packed[0].body, PINNED.replace("\"chunk\":7", "\"chunk\":0"));
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_says_why() {
+        assert_eq!(reason("half a mess"), UnreadableReason::NotJson);
+        assert_eq!(reason(&PINNED[..80]), UnreadableReason::NotJson);
+        assert_eq!(reason("[]"), UnreadableReason::InvalidMessage);
+        assert_eq!(reason(&PINNED.replace("\"v\":1", "\"v\":2")), UnreadableReason::UnsupportedVersion);
+        assert_eq!(reason(r#"{"v":9,"anything":{}}"#), UnreadableReason::UnsupportedVersion);
+        assert_eq!(reason(&PINNED.replace("\"chunk\"", "\"chunks\"")), UnreadableReason::InvalidMessage);
+        assert_eq!(
+            reason(&PINNED.replace("\"v\":1", "\"v\":1,\"dry_run\":true")),
+            UnreadableReason::InvalidMessage
+        );
+        assert_eq!(reason(&PINNED.replace("proj_42/a.jpg", "")), UnreadableReason::InvalidMessage);
+        assert_eq!(reason(&PINNED.replace("del_", "job_")), UnreadableReason::InvalidMessage);
+        let array = r#"[1,"del_01kaszq5m00000000000000000",7,0,1763930000000,["proj_42/a.jpg"]]"#;
+        assert_eq!(reason(array), UnreadableReason::InvalidMessage);
+        let no_keys = format!("{}]}}", &PINNED[..PINNED.find("\"proj").unwrap()]);
+        assert_eq!(reason(&no_keys), UnreadableReason::InvalidMessage);
+    }
+
+    #[test]
+    fn a_message_with_more_keys_than_one_delete_takes_is_refused() {
+        let keys: Vec<String> = (0..=DELETE_KEYS_MAX).map(|n| format!("\"k{n}\"")).collect();
+        let head = &PINNED[..PINNED.find("\"proj").unwrap()];
+        assert_eq!(reason(&format!("{head}{}]}}", keys.join(","))), UnreadableReason::InvalidMessage);
+        assert!(ChunkMessage::from_json(&format!("{head}{}]}}", keys[1..].join(","))).is_ok());
+    }
+
+    #[test]
+    fn the_log_and_the_ledger_spell_a_reason_alike() {
+        for reason in
+            [UnreadableReason::NotText, UnreadableReason::UnsupportedVersion, UnreadableReason::NotInDeletion]
+        {
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.as_str()));
+        }
+    }
+}

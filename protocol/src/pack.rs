@@ -1,0 +1,172 @@
+use crate::limits::{
+    DELETE_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MESSAGE_METADATA_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX,
+};
+use crate::message::{MESSAGE_TAIL, message_head};
+use crate::{ChunkRef, DeletionId, ObjectKey, Timestamp};
+
+/// One message, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The message's body: at most [`MESSAGE_BODY_BYTES_MAX`] bytes.
+    pub body: String,
+    /// How many keys it carries: 1 to [`DELETE_KEYS_MAX`].
+    pub keys: usize,
+}
+
+/// Packs `keys` into as few messages as their order allows: each is closed at [`DELETE_KEYS_MAX`] keys, or when the next
+/// key would take it over [`MESSAGE_BODY_BYTES_MAX`] bytes as they are sent, escapes included.
+///
+/// `keys` must have no duplicates; the order is kept, chunk after chunk.
+pub fn pack_keys(
+    deletion: &DeletionId,
+    generation: u32,
+    requested_at: Timestamp,
+    keys: &[ObjectKey<'_>],
+) -> Vec<Packed> {
+    let mut packed: Vec<Packed> = Vec::new();
+    let mut open: Option<Packed> = None;
+    for key in keys {
+        let encoded = json_string(key);
+        if let Some(full) = open.take_if(|message| !has_room(message, &encoded)) {
+            packed.push(close(full));
+        }
+        let message = open.get_or_insert_with(|| {
+            let chunk = u32::try_from(packed.len()).unwrap_or(u32::MAX);
+            let chunk = ChunkRef { deletion: deletion.clone(), generation, chunk };
+            Packed { body: message_head(&chunk, requested_at), keys: 0 }
+        });
+        if message.keys > 0 {
+            message.body.push(',');
+        }
+        message.body.push_str(&encoded);
+        message.keys += 1;
+    }
+    packed.extend(open.map(close));
+    packed
+}
+
+/// Groups messages, in order, into sends that the Queue takes: at most [`SEND_MESSAGES_MAX`] messages and
+/// [`SEND_BYTES_MAX`] bytes, the platform's metadata counted.
+pub fn group_into_sends(messages: Vec<Packed>) -> Vec<Vec<Packed>> {
+    let mut sends: Vec<Vec<Packed>> = Vec::new();
+    let mut bytes = 0;
+    for message in messages {
+        let added = message.body.len() + MESSAGE_METADATA_BYTES;
+        match sends.last_mut() {
+            Some(send) if send.len() < SEND_MESSAGES_MAX && bytes + added <= SEND_BYTES_MAX => {
+                bytes += added;
+                send.push(message);
+            }
+            _ => {
+                bytes = added;
+                sends.push(vec![message]);
+            }
+        }
+    }
+    sends
+}
+
+fn has_room(message: &Packed, encoded_key: &str) -> bool {
+    let bytes = message.body.len() + 1 + encoded_key.len() + MESSAGE_TAIL.len();
+    message.keys < DELETE_KEYS_MAX && bytes <= MESSAGE_BODY_BYTES_MAX
+}
+
+fn close(mut message: Packed) -> Packed {
+    message.body.push_str(MESSAGE_TAIL);
+    message
+}
+
+fn json_string(key: &ObjectKey<'_>) -> String {
+    // A text always serializes; the fallback cannot be reached and would only make an unreadable message.
+    serde_json::to_string(key).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ChunkMessage;
+    use crate::limits::{KEY_BYTES_MAX, MESSAGE_BYTES_MAX};
+
+    fn id() -> DeletionId {
+        DeletionId::new(Timestamp::from_millis(1_763_930_000_000), 42)
+    }
+
+    fn pack(keys: &[String]) -> Vec<Packed> {
+        let keys: Vec<ObjectKey<'_>> =
+            keys.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
+        pack_keys(&id(), 0, Timestamp::from_millis(1_763_930_000_000), &keys)
+    }
+
+    /// Keys around every edge: short and longest, plain and such that JSON makes six bytes of one.
+    fn keys() -> impl Strategy<Value = Vec<String>> {
+        let key = prop_oneof![
+            "[a-z0-9/_-]{1,60}",
+            "\\PC{1,200}",
+            (1_usize..=KEY_BYTES_MAX).prop_map(|bytes| "\u{1}".repeat(bytes)),
+            (900_usize..=KEY_BYTES_MAX).prop_map(|bytes| "k".repeat(bytes)),
+        ];
+        prop::collection::vec(key, 1..600)
+    }
+
+    proptest! {
+        // A case packs hundreds of kilobytes: fewer of them than usual find the same edges.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn packing_keeps_every_key_once_in_order_and_within_the_limits(keys in keys()) {
+            let packed = pack(&keys);
+            let mut unpacked = Vec::new();
+            for (number, message) in packed.iter().enumerate() {
+                prop_assert!(message.body.len() + MESSAGE_METADATA_BYTES <= MESSAGE_BYTES_MAX);
+                let read = ChunkMessage::from_json(&message.body).unwrap();
+                prop_assert_eq!(read.chunk.chunk as usize, number);
+                prop_assert_eq!(read.keys.len(), message.keys);
+                unpacked.extend(read.keys.iter().map(|key| key.as_str().to_owned()));
+            }
+            prop_assert_eq!(unpacked, keys);
+        }
+
+        #[test]
+        fn a_message_is_closed_only_when_the_next_key_does_not_fit(keys in keys()) {
+            let packed = pack(&keys);
+            let mut next = 0;
+            for message in &packed[..packed.len() - 1] {
+                next += message.keys;
+                let with_next = message.body.len() + 1 + serde_json::to_string(&keys[next]).unwrap().len();
+                prop_assert!(message.keys == DELETE_KEYS_MAX || with_next > MESSAGE_BODY_BYTES_MAX);
+            }
+        }
+
+        #[test]
+        fn sends_keep_every_message_in_order_and_within_the_limits(
+            bytes in prop::collection::vec(1_usize..=MESSAGE_BODY_BYTES_MAX, 0..300),
+        ) {
+            let messages: Vec<Packed> =
+                bytes.iter().map(|&bytes| Packed { body: "b".repeat(bytes), keys: 1 }).collect();
+            let sends = group_into_sends(messages.clone());
+            for send in &sends {
+                let bytes: usize = send.iter().map(|message| message.body.len() + MESSAGE_METADATA_BYTES).sum();
+                prop_assert!(!send.is_empty() && send.len() <= SEND_MESSAGES_MAX && bytes <= SEND_BYTES_MAX);
+            }
+            prop_assert_eq!(sends.concat(), messages);
+        }
+    }
+
+    #[test]
+    fn a_thousand_keys_are_one_message_and_one_more_makes_two() {
+        let keys: Vec<String> = (0..=DELETE_KEYS_MAX).map(|n| format!("proj_42/{n}")).collect();
+        assert_eq!(pack(&keys[1..]).len(), 1);
+        assert_eq!(pack(&keys).iter().map(|message| message.keys).collect::<Vec<_>>(), [1_000, 1]);
+    }
+
+    /// The price of a message is counted per 64,000 bytes: a thousand keys of 60 bytes must stay in the first.
+    #[test]
+    fn a_thousand_keys_of_60_bytes_cost_one_unit_of_the_queue() {
+        let keys: Vec<String> = (0..DELETE_KEYS_MAX).map(|n| format!("{n:060}")).collect();
+        let packed = pack(&keys);
+        assert_eq!(packed.len(), 1);
+        assert!(packed[0].body.len() + MESSAGE_METADATA_BYTES <= 64_000, "{} bytes", packed[0].body.len());
+    }
+}
