@@ -1,0 +1,207 @@
+use std::collections::BTreeSet;
+
+use ledger::{LedgerError, RecordReply, Settled, UnreadableMessage};
+use protocol::{
+    ChunkMessage, ChunkRef, Counts, Event, R2ErrorClass, RetryCause, State, Timestamp, UnreadableReason,
+    retry_delay_seconds,
+};
+
+use crate::delivery::{Body, Delivery};
+use crate::host::Host;
+use crate::settlement::Settlements;
+use crate::work::Worked;
+
+/// A message that could be read.
+pub(crate) struct Message<'a> {
+    pub(crate) index: usize,
+    pub(crate) attempts: u32,
+    pub(crate) body: ChunkMessage<'a>,
+}
+
+/// The batch at hand, and what is decided about it so far.
+pub(crate) struct Batch<'a, H> {
+    queue: &'a str,
+    deliveries: &'a [Delivery],
+    host: &'a H,
+    settlements: Settlements,
+}
+
+impl<'a, H: Host> Batch<'a, H> {
+    /// The batch, nothing decided: every message is to be delivered again.
+    pub(crate) fn new(queue: &'a str, deliveries: &'a [Delivery], host: &'a H) -> Self {
+        Self { queue, deliveries, host, settlements: Settlements::retry_all(deliveries.len(), 1) }
+    }
+
+    /// Reads every message. A chunk that is in the batch twice is taken once; its double comes back later, to be settled
+    /// by what is recorded then.
+    pub(crate) fn decode(&mut self) -> (Vec<Message<'a>>, Vec<(usize, UnreadableReason)>) {
+        let (mut messages, mut unreadable, mut seen) =
+            (Vec::<Message<'a>>::new(), Vec::new(), BTreeSet::new());
+        for (index, delivery) in self.deliveries.iter().enumerate() {
+            let body = match &delivery.body {
+                Body::Text(text) => ChunkMessage::from_json(text).map_err(|error| error.reason),
+                Body::Other(_) => Err(UnreadableReason::NotText),
+            };
+            match body {
+                Err(reason) => unreadable.push((index, reason)),
+                Ok(body) => {
+                    let message = Message { index, attempts: delivery.attempts, body };
+                    if seen.insert(message.body.chunk.clone()) {
+                        messages.push(message);
+                    } else {
+                        self.retry_claimed(&message, self.host.now());
+                    }
+                }
+            }
+        }
+        (messages, unreadable)
+    }
+
+    /// The message at `index`, to be kept.
+    pub(crate) fn unreadable_message(&self, index: usize, reason: UnreadableReason) -> UnreadableMessage {
+        let delivery = self.deliveries.get(index);
+        UnreadableMessage {
+            message_id: delivery.map(|delivery| delivery.message_id.clone()).unwrap_or_default(),
+            queue: self.queue.to_owned(),
+            reason,
+            body: match delivery.map(|delivery| &delivery.body) {
+                Some(Body::Text(body) | Body::Other(body)) => body.clone(),
+                None => String::new(),
+            },
+            attempts: delivery.map_or(0, |delivery| delivery.attempts),
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, index: usize, proof: Settled) {
+        self.settlements.acknowledge(index, proof);
+    }
+
+    /// Another delivery holds the message's chunk: it comes back when that claim ends.
+    pub(crate) fn retry_claimed(&mut self, message: &Message<'_>, until: Timestamp) {
+        let millis = until.millis_since(self.host.now());
+        let seconds = u32::try_from(millis.div_ceil(1_000)).unwrap_or(u32::MAX);
+        let cause = RetryCause::ClaimedElsewhere { seconds };
+        self.settlements.retry(message.index, self.delay(cause, message.attempts));
+    }
+
+    fn delay(&self, cause: RetryCause, attempts: u32) -> u32 {
+        retry_delay_seconds(cause, attempts, self.host.random())
+    }
+
+    /// The ledger did not answer: every message that is not acknowledged comes back, its claim or its unreadable body with
+    /// it. What was already settled by an answer stays settled.
+    pub(crate) fn give_up(
+        mut self,
+        operation: &'static str,
+        error: &LedgerError,
+        started_at: Timestamp,
+    ) -> Settlements {
+        self.host.emit(&Event::LedgerFailed { operation, cause: &error.cause });
+        for (index, delivery) in self.deliveries.iter().enumerate() {
+            if !self.settlements.is_acknowledged(index) {
+                self.settlements.retry(index, self.delay(RetryCause::LedgerUnavailable, delivery.attempts));
+            }
+        }
+        self.finish(&[], Some(RetryCause::LedgerUnavailable.as_str()), started_at)
+    }
+
+    /// Acknowledges what the ledger has given a proof for, sends the rest round again, and writes the log.
+    pub(crate) fn settle(
+        mut self,
+        worked: &[Worked],
+        unreadable: &[(usize, UnreadableReason)],
+        reply: RecordReply,
+        started_at: Timestamp,
+    ) -> Settlements {
+        for (work, proof) in worked.iter().zip(reply.outcomes) {
+            self.settle_chunk(work, proof);
+        }
+        for (&(index, reason), proof) in unreadable.iter().zip(reply.unreadable) {
+            self.settlements.acknowledge(index, proof);
+            if let Some(delivery) = self.deliveries.get(index) {
+                self.host.emit(&Event::MessageUnreadable { message_id: &delivery.message_id, reason });
+            }
+        }
+        for finished in &reply.finished {
+            let counts =
+                Counts::derive(finished.total, finished.deleted, finished.skipped, finished.failed, false);
+            self.host.emit(&Event::DeletionFinished {
+                deletion: &finished.id,
+                state: State::derive(&counts, true, false),
+                total: finished.total,
+                deleted: finished.deleted,
+                skipped: finished.skipped,
+                failed: finished.failed,
+                duration_ms: self.host.now().millis_since(finished.requested_at),
+            });
+        }
+        self.report_misconfiguration(worked);
+        self.finish(worked, None, started_at)
+    }
+
+    fn settle_chunk(&mut self, work: &Worked, proof: Option<Settled>) {
+        let ChunkRef { deletion, generation, chunk } = work.outcome.chunk();
+        let (chunk, generation, keys_failed) = (*chunk, *generation, work.outcome.failed());
+        if work.report.splits > 0 {
+            let (splits, r2_calls) = (work.report.splits, work.report.calls);
+            self.host.emit(&Event::ChunkSplit { deletion, chunk, generation, splits, r2_calls, keys_failed });
+        }
+        if let Some(proof) = proof {
+            self.settlements.acknowledge(work.index, proof);
+            if let Some(code) = work.dead_letter {
+                self.host.emit(&Event::ChunkDeadLettered { deletion, chunk, generation, keys_failed, code });
+            }
+            return;
+        }
+        // Keys are undecided; or the claim was lost, and another delivery is at work or has been.
+        let cause = work.report.cause.unwrap_or(RetryCause::ClaimedElsewhere { seconds: 0 });
+        let delay_seconds = self.delay(cause, work.attempts);
+        self.settlements.retry(work.index, delay_seconds);
+        self.host.emit(&Event::ChunkRetried {
+            deletion,
+            chunk,
+            generation,
+            attempt: work.attempts,
+            delay_seconds,
+            keys_undecided: work.outcome.undecided(),
+            error_type: cause.as_str(),
+            r2_code: match cause {
+                RetryCause::R2(error) => Some(error.code()),
+                _ => None,
+            },
+        });
+    }
+
+    fn report_misconfiguration(&self, worked: &[Worked]) {
+        let misconfigured = worked.iter().find_map(|work| match work.report.cause {
+            Some(RetryCause::R2(error)) if error.class() == R2ErrorClass::Configuration => Some(error),
+            _ => None,
+        });
+        if let Some(error) = misconfigured {
+            let cause = "R2 refuses to delete for this Worker: check the bucket binding, that the bucket exists, and that \
+                         the account has an R2 subscription";
+            self.host.emit(&Event::ConfigInvalid { cause, r2_code: Some(error.code()) });
+        }
+    }
+
+    fn finish(self, worked: &[Worked], error_type: Option<&str>, started_at: Timestamp) -> Settlements {
+        let sum = |count: fn(&Worked) -> usize| worked.iter().map(count).sum();
+        let acked = self.settlements.acknowledged();
+        let oldest = self.deliveries.iter().map(|delivery| started_at.millis_since(delivery.sent_at)).max();
+        self.host.emit(&Event::BatchProcessed {
+            system: "cloudflare.queues",
+            queue: self.queue,
+            messages: self.deliveries.len(),
+            acked,
+            retried: self.deliveries.len() - acked,
+            keys_deleted: sum(|work| work.outcome.deleted()),
+            keys_failed: sum(|work| work.outcome.failed()),
+            keys_undecided: sum(|work| work.outcome.undecided()),
+            r2_calls: sum(|work| work.report.calls),
+            oldest_message_ms: oldest.unwrap_or_default(),
+            duration_ms: self.host.now().millis_since(started_at),
+            error_type,
+        });
+        self.settlements
+    }
+}

@@ -1,0 +1,31 @@
+//! The consumer: takes chunks from the Queue and deletes their keys from R2.
+//!
+//! # In scope
+//!
+//! Decoding messages one by one, claiming chunks, deleting in bulk, finding the keys that cannot be deleted, deciding what
+//! is tried again and when, recording, and settling every message. [`handle()`] is all of it.
+//!
+//! # Out of scope
+//!
+//! What the ledger's queries look like (`ledger`), what a message looks like (`protocol`), and the Workers runtime, which
+//! only `shell.rs` knows, on wasm32.
+
+mod batch;
+mod bucket;
+mod call_size;
+mod delete;
+mod delivery;
+mod handle;
+mod host;
+mod settlement;
+#[cfg(target_arch = "wasm32")]
+mod shell;
+#[cfg(test)]
+mod testing;
+mod work;
+
+pub use bucket::{Bucket, DeleteCall};
+pub use delivery::{Body, Delivery};
+pub use handle::{CLAIM_MS, handle};
+pub use host::Host;
+pub use settlement::{Settlement, Settlements};

@@ -1,0 +1,143 @@
+//! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
+
+use std::time::Duration;
+
+use js_sys::{JSON, Promise, Reflect};
+use ledger::{D1, SqlLedger};
+use protocol::{Event, Log, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds};
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen::{JsCast, JsValue};
+use worker::worker_sys::{Context, Message, MessageBatch};
+use worker::{Date, Delay, Env};
+
+use crate::{Body, Bucket, DeleteCall, Delivery, Host, Settlement, Settlements, handle};
+
+/// The queue handler.
+///
+/// Exported by hand, because `#[event(queue)]` panics when its handler returns an error, and hides a message's attempts.
+/// worker-build wires an export of this name. The promise is never rejected: a rejection would take back decisions.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
+pub fn queue(batch: MessageBatch, env: Env, _context: Context) -> Promise {
+    wasm_bindgen_futures::future_to_promise(async move {
+        let queue = batch.queue().map(String::from).unwrap_or_default();
+        let messages: Vec<Message> = batch
+            .messages()
+            .map(|messages| messages.iter().map(Message::unchecked_from_js).collect())
+            .unwrap_or_default();
+        let settlements = process(&queue, &messages, &env).await;
+        for (index, message) in messages.iter().enumerate() {
+            settle(message, settlements.of(index));
+        }
+        Ok(JsValue::UNDEFINED)
+    })
+}
+
+async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
+    let (bucket, ledger) = match (env.bucket("BUCKET"), env.d1("LEDGER")) {
+        (Ok(bucket), Ok(ledger)) => (R2(bucket), SqlLedger::new(D1::new(ledger))),
+        (Err(error), _) | (_, Err(error)) => {
+            Runtime.emit(&Event::ConfigInvalid { cause: &error.to_string(), r2_code: None });
+            let delay_seconds = retry_delay_seconds(RetryCause::Misconfigured, 1, Runtime.random());
+            return Settlements::retry_all(messages.len(), delay_seconds);
+        }
+    };
+    let deliveries: Vec<Delivery> = messages.iter().map(read).collect();
+    handle(queue, &deliveries, &bucket, &ledger, &Runtime).await
+}
+
+fn read(message: &Message) -> Delivery {
+    let attempts =
+        Reflect::get(message, &JsValue::from_str("attempts")).ok().and_then(|attempts| attempts.as_f64());
+    let body = message.body().unwrap_or_default();
+    let sent_at = message.timestamp().map(|date| date.get_time()).unwrap_or_default();
+    Delivery {
+        message_id: message.id().map(String::from).unwrap_or_default(),
+        attempts: attempts.map_or(1, to_u32),
+        sent_at: Timestamp::from_millis(to_u64(sent_at)),
+        body: body.as_string().map_or_else(|| Body::Other(to_json(&body)), Body::Text),
+    }
+}
+
+/// A refused call leaves the message as it is: it is delivered again.
+fn settle(message: &Message, settlement: &Settlement) {
+    let answer = match settlement {
+        Settlement::Acknowledge(_) => message.ack(),
+        Settlement::Retry { delay_seconds } => retry(message, *delay_seconds),
+    };
+    if answer.is_err() {
+        Runtime
+            .emit(&Event::ConfigInvalid { cause: "the runtime refused to settle a message", r2_code: None });
+    }
+}
+
+fn retry(message: &Message, delay_seconds: u32) -> Result<(), JsValue> {
+    let options = js_sys::Object::new();
+    Reflect::set(&options, &JsValue::from_str("delaySeconds"), &JsValue::from(delay_seconds))?;
+    message.retry(options.into())
+}
+
+struct R2(worker::Bucket);
+
+impl Bucket for R2 {
+    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
+        let keys: Vec<&str> = call.keys().collect();
+        self.0.delete_multiple(keys).await.map_err(|error| R2Error::from_message(&error.to_string()))
+    }
+}
+
+struct Runtime;
+
+impl Host for Runtime {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(Date::now().as_millis())
+    }
+
+    fn random(&self) -> f64 {
+        js_sys::Math::random()
+    }
+
+    fn token(&self) -> String {
+        // A clock and a float are plenty to tell 250 invocations apart; the token guards no secret.
+        format!("{:x}-{:x}", self.now().as_millis(), self.random().to_bits())
+    }
+
+    async fn sleep(&self, millis: u64) {
+        Delay::from(Duration::from_millis(millis)).await;
+    }
+}
+
+impl Log for Runtime {
+    /// Passes the event as an object, so that its fields are indexed; a string would be one blob.
+    fn emit(&self, event: &Event<'_>) {
+        let json = event.to_json();
+        let line = JSON::parse(&json).unwrap_or_else(|_| JsValue::from_str(&json));
+        match event.severity() {
+            Severity::Info => web_sys::console::log_1(&line),
+            Severity::Warn => web_sys::console::warn_1(&line),
+            Severity::Error => web_sys::console::error_1(&line),
+        }
+    }
+}
+
+fn to_json(body: &JsValue) -> String {
+    JSON::stringify(body).map(String::from).unwrap_or_else(|_| "null".to_owned())
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the runtime counts attempts in 16 bits"
+)]
+fn to_u32(number: f64) -> u32 {
+    number as u32
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "milliseconds since the epoch fit 53 bits"
+)]
+fn to_u64(number: f64) -> u64 {
+    number as u64
+}

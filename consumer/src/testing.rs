@@ -1,0 +1,154 @@
+//! Doubles of what the consumer's core stands on: a bucket that fails on demand, and a host whose time moves only when
+//! somebody sleeps.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::pending;
+use protocol::limits::SAME_KEY_SPACING_MS;
+use protocol::{Event, Log, R2Error, Timestamp};
+
+use crate::{Bucket, DeleteCall, Host};
+
+/// What a failing call does before it fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing.
+    None,
+    /// It deletes every other key.
+    Half,
+    /// It deletes everything.
+    All,
+}
+
+/// A bucket that enforces R2's limits and fails on demand.
+#[derive(Debug)]
+pub(crate) struct FakeBucket<'a> {
+    host: &'a FakeHost,
+    pub(crate) objects: RefCell<BTreeSet<String>>,
+    /// Keys that make their call fail with this error; R2 names none of them.
+    pub(crate) culprits: BTreeMap<String, R2Error>,
+    /// What a call with a culprit in it does to the others.
+    pub(crate) effect: Effect,
+    /// Calls with more keys than this fail with 10001.
+    pub(crate) largest_call: usize,
+    /// The next calls fail with these, in order.
+    pub(crate) next_errors: RefCell<Vec<R2Error>>,
+    /// Calls never answer.
+    pub(crate) stalled: Cell<bool>,
+    /// The number of keys of each call.
+    pub(crate) calls: RefCell<Vec<usize>>,
+    written_at: RefCell<BTreeMap<String, Timestamp>>,
+}
+
+impl<'a> FakeBucket<'a> {
+    pub(crate) fn new(host: &'a FakeHost, objects: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            host,
+            objects: RefCell::new(objects.into_iter().collect()),
+            culprits: BTreeMap::new(),
+            effect: Effect::None,
+            largest_call: usize::MAX,
+            next_errors: RefCell::default(),
+            stalled: Cell::new(false),
+            calls: RefCell::default(),
+            written_at: RefCell::default(),
+        }
+    }
+
+    fn error_of(&self, keys: &[&str]) -> Option<R2Error> {
+        if let Some(error) = self.next_errors.borrow_mut().pop() {
+            return Some(error);
+        }
+        if keys.len() > self.largest_call {
+            return Some(R2Error::Internal);
+        }
+        let now = self.host.now();
+        let written_at = self.written_at.borrow();
+        let too_soon = |key: &&str| {
+            written_at.get(*key).is_some_and(|&at| now.millis_since(at) < SAME_KEY_SPACING_MS - 100)
+        };
+        if keys.iter().any(too_soon) {
+            return Some(R2Error::TooManyRequests);
+        }
+        keys.iter().find_map(|key| self.culprits.get(*key).copied())
+    }
+
+    fn remove(&self, keys: &[&str]) {
+        for &key in keys {
+            self.objects.borrow_mut().remove(key);
+            self.written_at.borrow_mut().insert(key.to_owned(), self.host.now());
+        }
+    }
+}
+
+impl Bucket for FakeBucket<'_> {
+    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
+        let keys: Vec<&str> = call.keys().collect();
+        self.calls.borrow_mut().push(keys.len());
+        if self.stalled.get() {
+            pending::<()>().await;
+        }
+        self.host.advance(50);
+        match (self.error_of(&keys), self.effect) {
+            (None, _) => {
+                self.remove(&keys);
+                Ok(())
+            }
+            (Some(error), effect) => {
+                let innocent = keys.iter().copied().filter(|key| !self.culprits.contains_key(*key));
+                match effect {
+                    Effect::None => {}
+                    Effect::Half => self.remove(&innocent.step_by(2).collect::<Vec<_>>()),
+                    Effect::All => self.remove(&innocent.collect::<Vec<_>>()),
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A host whose clock moves only when somebody sleeps or works.
+#[derive(Debug, Default)]
+pub(crate) struct FakeHost {
+    now: Cell<u64>,
+    tokens: Cell<u32>,
+    pub(crate) log: RefCell<Vec<String>>,
+}
+
+impl FakeHost {
+    pub(crate) fn advance(&self, millis: u64) {
+        self.now.set(self.now.get() + millis);
+    }
+
+    /// How often an event of this name was written.
+    pub(crate) fn events(&self, name: &str) -> usize {
+        let start = format!("{{\"event\":\"{name}\"");
+        self.log.borrow().iter().filter(|line| line.starts_with(&start)).count()
+    }
+}
+
+impl Log for FakeHost {
+    fn emit(&self, event: &Event<'_>) {
+        self.log.borrow_mut().push(event.to_json());
+    }
+}
+
+impl Host for FakeHost {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_763_930_000_000 + self.now.get())
+    }
+
+    fn random(&self) -> f64 {
+        0.5
+    }
+
+    fn token(&self) -> String {
+        self.tokens.set(self.tokens.get() + 1);
+        self.tokens.get().to_string()
+    }
+
+    async fn sleep(&self, millis: u64) {
+        self.advance(millis);
+    }
+}

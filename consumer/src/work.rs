@@ -1,0 +1,66 @@
+use ledger::{ChunkOutcome, FailedKey, Grant};
+use protocol::{FailureCode, ObjectKey, R2Error, RETRIES_MAX, RetryCause, Timestamp};
+
+use crate::batch::Message;
+use crate::bucket::Bucket;
+use crate::call_size::CallSize;
+use crate::delete::{ChunkAttempt, ChunkReport, delete_chunk};
+use crate::host::Host;
+
+/// A chunk after its attempt.
+pub(crate) struct Worked {
+    pub(crate) index: usize,
+    pub(crate) attempts: u32,
+    pub(crate) outcome: ChunkOutcome,
+    pub(crate) report: ChunkReport,
+    pub(crate) dead_letter: Option<FailureCode>,
+}
+
+impl Worked {
+    /// Deletes what is undecided.
+    pub(crate) async fn attempt(
+        message: Message<'_>,
+        grant: Grant,
+        deadline: Timestamp,
+        size: &CallSize,
+        bucket: &impl Bucket,
+        host: &impl Host,
+    ) -> Self {
+        let Message { index, attempts, body } = message;
+        let attempt = ChunkAttempt { keys: &body.keys, grant: &grant, attempt: attempts, deadline };
+        let report = delete_chunk(&attempt, size, bucket, host).await;
+        let failed = report.failed.iter().filter_map(|&(position, error)| {
+            failed_key(&body.keys, position, error.failure_code(), Some(error))
+        });
+        let last_error = match report.cause {
+            Some(RetryCause::R2(error)) => Some(error),
+            _ => grant.last_error,
+        };
+        let failed = failed.collect();
+        let outcome = ChunkOutcome::new(grant, report.deleted.iter().copied(), failed, last_error, attempts);
+        Self { index, attempts, outcome, report, dead_letter: None }
+    }
+
+    /// Gives up on what is undecided: the message has used up its attempts.
+    pub(crate) fn dead_letter((message, grant): (Message<'_>, Grant)) -> Self {
+        let Message { index, attempts, body } = message;
+        let error = grant.last_error;
+        let code = error.map_or(FailureCode::AttemptsExhausted, R2Error::failure_code);
+        let failed =
+            grant.undecided.iter().filter_map(|position| failed_key(&body.keys, position, code, error));
+        let failed = failed.collect();
+        // The dead-letter queue counts its own deliveries; those that are over are the deletions' queue's.
+        let outcome = ChunkOutcome::new(grant, [], failed, error, RETRIES_MAX + 1);
+        Self { index, attempts, outcome, report: ChunkReport::default(), dead_letter: Some(code) }
+    }
+}
+
+fn failed_key(
+    keys: &[ObjectKey<'_>],
+    position: usize,
+    code: FailureCode,
+    error: Option<R2Error>,
+) -> Option<FailedKey> {
+    let key_json = serde_json::to_string(keys.get(position)?).ok()?;
+    Some(FailedKey { position, key_json, code, error })
+}
