@@ -1,0 +1,61 @@
+/// A request, as far as the producer looks at it.
+#[derive(Debug)]
+pub struct Request<B> {
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// The path and, behind a `?`, the query.
+    pub target: String,
+    /// `Authorization`.
+    pub authorization: Option<String>,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// The body, not read yet: nobody's is before they are known.
+    pub body: B,
+}
+
+/// A body that can be read once.
+pub trait Body {
+    /// Reads it whole, up to `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`].
+    fn read(self, limit: usize) -> impl Future<Output = Result<Vec<u8>, BodyError>>;
+}
+
+/// Why a body could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// It has more bytes than the limit.
+    TooLarge,
+    /// The connection broke, or the client stopped sending.
+    Broken,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, UTF-8.
+    pub body: String,
+}
+
+impl Response {
+    /// An answer of JSON.
+    pub(crate) fn json<T: serde::Serialize>(status: u16, body: &T) -> Self {
+        // Our views are strings and numbers, which always serialize.
+        let body = serde_json::to_string(body).unwrap_or_default();
+        Self { status, headers: vec![("Content-Type", "application/json".to_owned())], body }
+    }
+
+    #[must_use]
+    pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}

@@ -1,0 +1,80 @@
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use crate::problem::{FieldError, Problem};
+
+/// Which page of a list is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// How many entries at most.
+    pub(crate) size: usize,
+    /// The place that the page before ended at.
+    pub(crate) after: Option<String>,
+}
+
+const SIZE_DEFAULT: usize = 100;
+const SIZE_MAX: usize = 1_000;
+
+impl Page {
+    /// Reads `page_size` (1 to 1,000; more is taken for 1,000) and `page_token` out of a query.
+    ///
+    /// 422 for anything else in it: a parameter that is not known could be one that was meant to narrow the answer.
+    pub(crate) fn from_query(query: &str) -> Result<Self, Problem> {
+        let mut page = Self { size: SIZE_DEFAULT, after: None };
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            match parameter.split_once('=').unwrap_or((parameter, "")) {
+                ("page_size", value) => match value.parse() {
+                    Ok(size @ 1..) => page.size = SIZE_MAX.min(size),
+                    _ => return Err(invalid("page_size", "a number from 1 to 1000")),
+                },
+                ("page_token", value) => page.after = Some(decode(value)?),
+                (name, _) => {
+                    return Err(invalid(
+                        name,
+                        "no parameter of this call; it takes page_size and page_token",
+                    ));
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// The token that the next page is asked for with.
+    pub(crate) fn token(after: &str) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(after)
+    }
+
+    /// 422 for a token that this list never gave.
+    pub(crate) fn foreign_token() -> Problem {
+        invalid("page_token", "the next_page_token of the page before, as it was given")
+    }
+}
+
+fn decode(token: &str) -> Result<String, Problem> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| Page::foreign_token())?;
+    String::from_utf8(bytes).map_err(|_| Page::foreign_token())
+}
+
+fn invalid(parameter: &str, expected: &str) -> Problem {
+    let error = FieldError { pointer: format!("?{parameter}"), detail: format!("expected {expected}") };
+    Problem::validation("A parameter of the query is invalid.", vec![error])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_read_from_the_query() {
+        let page = |query| Page::from_query(query).map_err(|problem| problem.code);
+        assert_eq!(page(""), Ok(Page { size: 100, after: None }));
+        let token = Page::token("0.7.999");
+        let query = format!("page_size=5000&page_token={token}");
+        assert_eq!(page(&query), Ok(Page { size: 1_000, after: Some("0.7.999".to_owned()) }));
+        for query in
+            ["page_size=0", "page_size=-1", "page_size=x", "page_size", "page_token=%", "pagesize=5", "a=b"]
+        {
+            assert!(page(query).is_err(), "{query}");
+        }
+    }
+}

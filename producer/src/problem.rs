@@ -1,0 +1,215 @@
+use protocol::{QueueError, QueueErrorClass, RequestId, Timestamp};
+use serde::Serialize;
+
+use crate::http::Response;
+
+/// What went wrong with a request: an RFC 9457 problem in the making.
+///
+/// It has two messages: `detail` for the caller, `cause` for the log. What the platform says goes only to the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) code: ProblemCode,
+    detail: String,
+    errors: Vec<FieldError>,
+    headers: Vec<(&'static str, String)>,
+    pub(crate) cause: Option<String>,
+}
+
+/// What kind of thing went wrong. Stable: clients compare these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ProblemCode {
+    MalformedRequest,
+    Unauthenticated,
+    InvalidToken,
+    NotFound,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationFailed,
+    QueueOverloaded,
+    QueueUnavailable,
+    LedgerUnavailable,
+    NotConfigured,
+    NotReady,
+}
+
+/// One thing that is wrong in a request.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    /// A JSON Pointer into the body as a URI fragment, or `?name` for a query parameter.
+    pub(crate) pointer: String,
+    /// What is wrong, and what would be right.
+    pub(crate) detail: String,
+}
+
+impl ProblemCode {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "malformed_request",
+            Self::Unauthenticated => "unauthenticated",
+            Self::InvalidToken => "invalid_token",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::PayloadTooLarge => "payload_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::ValidationFailed => "validation_failed",
+            Self::QueueOverloaded => "queue_overloaded",
+            Self::QueueUnavailable => "queue_unavailable",
+            Self::LedgerUnavailable => "ledger_unavailable",
+            Self::NotConfigured => "not_configured",
+            Self::NotReady => "not_ready",
+        }
+    }
+
+    fn status(self) -> u16 {
+        match self {
+            Self::MalformedRequest => 400,
+            Self::Unauthenticated | Self::InvalidToken => 401,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::ValidationFailed => 422,
+            Self::QueueOverloaded => 429,
+            Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => 503,
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::MalformedRequest => "Bad Request",
+            Self::Unauthenticated | Self::InvalidToken => "Unauthorized",
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::PayloadTooLarge => "Content Too Large",
+            Self::UnsupportedMediaType => "Unsupported Media Type",
+            Self::ValidationFailed => "Unprocessable Content",
+            Self::QueueOverloaded => "Too Many Requests",
+            Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => {
+                "Service Unavailable"
+            }
+        }
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything about it.
+    fn retryable(self) -> bool {
+        match self {
+            Self::QueueOverloaded | Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotReady => true,
+            Self::MalformedRequest
+            | Self::Unauthenticated
+            | Self::InvalidToken
+            | Self::NotFound
+            | Self::MethodNotAllowed
+            | Self::PayloadTooLarge
+            | Self::UnsupportedMediaType
+            | Self::ValidationFailed
+            | Self::NotConfigured => false,
+        }
+    }
+}
+
+impl Problem {
+    pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), cause: None }
+    }
+
+    /// A request whose form is right and whose content is not.
+    pub(crate) fn validation(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
+        Self { errors, ..Self::new(ProblemCode::ValidationFailed, detail) }
+    }
+
+    /// The ledger did not answer.
+    pub(crate) fn ledger(error: &ledger::LedgerError) -> Self {
+        Self::new(ProblemCode::LedgerUnavailable, "The ledger did not answer. Send the request again.")
+            .with_cause(&error.cause)
+            .with_header("Retry-After", "5")
+    }
+
+    /// The Queue did not store every message.
+    pub(crate) fn queue(error: QueueError, now: Timestamp) -> Self {
+        let code = match error.class() {
+            QueueErrorClass::Overloaded => ProblemCode::QueueOverloaded,
+            QueueErrorClass::Closed | QueueErrorClass::Configuration | QueueErrorClass::Unknown => {
+                ProblemCode::QueueUnavailable
+            }
+        };
+        Self::new(code, error.detail())
+            .with_cause(format!("queue error {}", error.code))
+            .with_header("Retry-After", error.retry_after_seconds(now).to_string())
+    }
+
+    #[must_use]
+    pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_cause(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    pub(crate) fn into_response(self, request_id: &RequestId) -> Response {
+        let status = self.code.status();
+        let body = ProblemView {
+            r#type: "about:blank",
+            title: self.code.title(),
+            status,
+            detail: &self.detail,
+            code: self.code,
+            retryable: self.code.retryable(),
+            request_id,
+            errors: &self.errors,
+        };
+        let mut response = Response::json(status, &body);
+        response.headers = vec![("Content-Type", "application/problem+json".to_owned())];
+        response.headers.extend(self.headers);
+        response
+    }
+}
+
+#[derive(Serialize)]
+struct ProblemView<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: ProblemCode,
+    retryable: bool,
+    request_id: &'a RequestId,
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_has_the_members_that_clients_read() {
+        let request_id = RequestId::new(Timestamp::from_millis(0), 0);
+        let error =
+            FieldError { pointer: "#/objectKeys/17".to_owned(), detail: "the key is empty".to_owned() };
+        let response = Problem::validation("1 key is invalid.", vec![error]).into_response(&request_id);
+        assert_eq!(response.status, 422);
+        assert_eq!(
+            response.body,
+            concat!(
+                r#"{"type":"about:blank","title":"Unprocessable Content","status":422,"detail":"1 key is invalid.","#,
+                r#""code":"validation_failed","retryable":false,"request_id":"req_00000000000000000000000000","#,
+                r##""errors":[{"pointer":"#/objectKeys/17","detail":"the key is empty"}]}"##
+            )
+        );
+    }
+
+    #[test]
+    fn what_the_platform_said_goes_to_the_log_only() {
+        let problem = Problem::ledger(&ledger::LedgerError { cause: "D1_ERROR: secret".to_owned() });
+        assert_eq!(problem.cause.as_deref(), Some("D1_ERROR: secret"));
+        let response = problem.into_response(&RequestId::new(Timestamp::from_millis(0), 0));
+        assert!(!response.body.contains("secret"));
+        assert!(response.headers.contains(&("Retry-After", "5".to_owned())));
+    }
+}

@@ -1,0 +1,64 @@
+use ledger::{DeletionRecord, FailureRecord, ProducerLedger};
+use protocol::DeletionId;
+
+use crate::host::Host;
+use crate::http::Response;
+use crate::page::Page;
+use crate::problem::{Problem, ProblemCode};
+use crate::view::{DeletionView, FailureView, FailuresView, UnreadableView};
+
+/// `GET /v1/deletions/{id}`: 200 with the deletion, and `Retry-After` until it is final; 404.
+pub(crate) async fn deletion(
+    id: &str,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    let record = find(id, ledger, host).await?;
+    let response = Response::json(200, &DeletionView::from(&record));
+    if record.state.is_final() {
+        return Ok(response);
+    }
+    // Most deletions end within seconds; what has not by then is asked for less often.
+    let age_ms = host.now().millis_since(record.requested_at);
+    Ok(response.with_header("Retry-After", if age_ms < 30_000 { "1" } else { "5" }))
+}
+
+/// `GET /v1/deletions/{id}/failures`: 200 with a page of the keys that ended undeleted; 404; 422 for the query.
+pub(crate) async fn failures(
+    id: &str,
+    query: &str,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    let page = Page::from_query(query)?;
+    let after = page.after.map(|after| after.parse().map_err(|()| Page::foreign_token())).transpose()?;
+    let DeletionRecord { id, .. } = find(id, ledger, host).await?;
+    // One more than asked for tells whether there is another page.
+    let mut found =
+        ledger.list_failures(&id, after, page.size + 1).await.map_err(|error| Problem::ledger(&error))?;
+    let more = found.len() > page.size;
+    found.truncate(page.size);
+    let last: Option<&FailureRecord> = found.last().filter(|_| more);
+    let next_page_token = last.map(|failure| Page::token(&failure.cursor.to_string()));
+    let failures = found.iter().filter_map(FailureView::new).collect();
+    Ok(Response::json(200, &FailuresView { failures, next_page_token }))
+}
+
+/// `GET /v1/unreadable-messages`: 200 with a page of the messages that could not be carried out; 422 for the query.
+pub(crate) async fn unreadable(query: &str, ledger: &impl ProducerLedger) -> Result<Response, Problem> {
+    let page = Page::from_query(query)?;
+    let found = ledger.list_unreadable(page.after.as_deref(), page.size + 1).await;
+    let mut unreadable_messages = found.map_err(|error| Problem::ledger(&error))?;
+    let more = unreadable_messages.len() > page.size;
+    unreadable_messages.truncate(page.size);
+    let last = unreadable_messages.last().filter(|_| more);
+    let next_page_token = last.map(|message| Page::token(&message.message_id));
+    Ok(Response::json(200, &UnreadableView { unreadable_messages, next_page_token }))
+}
+
+async fn find(id: &str, ledger: &impl ProducerLedger, host: &impl Host) -> Result<DeletionRecord, Problem> {
+    let not_found = || Problem::new(ProblemCode::NotFound, "There is no deletion of this id.");
+    let id: DeletionId = id.parse().map_err(|_| not_found())?;
+    let found = ledger.find_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
+    found.ok_or_else(not_found)
+}

@@ -1,0 +1,152 @@
+use ledger::ProducerLedger;
+use protocol::{Event, RequestId};
+
+use crate::accept::accept;
+use crate::auth::Tokens;
+use crate::health::{healthz, readyz};
+use crate::host::Host;
+use crate::http::{Body, Request, Response};
+use crate::problem::{Problem, ProblemCode};
+use crate::queue::Queue;
+use crate::read;
+
+/// What the producer stands on.
+#[derive(Debug)]
+pub struct Ports<'a, L, Q, H> {
+    /// The ledger.
+    pub ledger: &'a L,
+    /// The Queue.
+    pub queue: &'a Q,
+    /// The machine.
+    pub host: &'a H,
+    /// Who may call.
+    pub tokens: &'a Tokens,
+}
+
+/// Everything that can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'a> {
+    /// Open to anybody: the probes of a load balancer have no token, and learn nothing.
+    Probe(Probe),
+    /// For whoever has a token.
+    Call(Call<'a>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    Healthz,
+    Readyz,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call<'a> {
+    CreateDeletion,
+    ReadDeletion { id: &'a str },
+    ListFailures { id: &'a str },
+    ListUnreadableMessages,
+}
+
+impl<'a> Route<'a> {
+    fn find(path: &'a str) -> Option<Self> {
+        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        match segments.as_slice() {
+            ["v1", "deletions"] => Some(Self::Call(Call::CreateDeletion)),
+            ["v1", "deletions", id] => Some(Self::Call(Call::ReadDeletion { id })),
+            ["v1", "deletions", id, "failures"] => Some(Self::Call(Call::ListFailures { id })),
+            ["v1", "unreadable-messages"] => Some(Self::Call(Call::ListUnreadableMessages)),
+            ["healthz"] => Some(Self::Probe(Probe::Healthz)),
+            ["readyz"] => Some(Self::Probe(Probe::Readyz)),
+            _ => None,
+        }
+    }
+
+    /// The pattern of its path, for the log.
+    fn pattern(self) -> &'static str {
+        match self {
+            Self::Probe(Probe::Healthz) => "/healthz",
+            Self::Probe(Probe::Readyz) => "/readyz",
+            Self::Call(Call::CreateDeletion) => "/v1/deletions",
+            Self::Call(Call::ReadDeletion { .. }) => "/v1/deletions/{id}",
+            Self::Call(Call::ListFailures { .. }) => "/v1/deletions/{id}/failures",
+            Self::Call(Call::ListUnreadableMessages) => "/v1/unreadable-messages",
+        }
+    }
+
+    /// The method that it takes; each takes one.
+    fn method(self) -> &'static str {
+        match self {
+            Self::Call(Call::CreateDeletion) => "POST",
+            Self::Probe(_) | Self::Call(_) => "GET",
+        }
+    }
+}
+
+/// Answers one request, and writes it to the log. There is an answer to everything.
+pub async fn answer<L, Q, H, B>(request: Request<B>, ports: &Ports<'_, L, Q, H>) -> Response
+where
+    L: ProducerLedger,
+    Q: Queue,
+    H: Host,
+    B: Body,
+{
+    let host = ports.host;
+    let started_at = host.now();
+    let request_id = RequestId::new(started_at, host.random());
+    let (method, target) = (request.method.clone(), request.target.clone());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let route = Route::find(path);
+
+    let result = match route {
+        Some(route) => dispatch(route, query, request, &request_id, ports).await,
+        None => Err(Problem::new(ProblemCode::NotFound, "There is no such resource.")),
+    };
+    let (error_type, cause) = match &result {
+        Ok(_) => (None, None),
+        Err(problem) => (Some(problem.code.as_str()), problem.cause.clone()),
+    };
+    let response = result.unwrap_or_else(|problem| problem.into_response(&request_id));
+    host.emit(&Event::RequestFinished {
+        request_id: &request_id,
+        method: &method,
+        route: route.map_or("unmatched", Route::pattern),
+        status: response.status,
+        error_type,
+        cause: cause.as_deref(),
+        duration_ms: host.now().millis_since(started_at),
+    });
+    response.with_header("X-Request-Id", request_id.as_str()).with_header("Cache-Control", "no-store")
+}
+
+async fn dispatch<L, Q, H, B>(
+    route: Route<'_>,
+    query: &str,
+    request: Request<B>,
+    request_id: &RequestId,
+    Ports { ledger, queue, host, tokens }: &Ports<'_, L, Q, H>,
+) -> Result<Response, Problem>
+where
+    L: ProducerLedger,
+    Q: Queue,
+    H: Host,
+    B: Body,
+{
+    if request.method != route.method() {
+        let detail = format!("{} takes {} only.", route.pattern(), route.method());
+        return Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", route.method()));
+    }
+    let call = match route {
+        Route::Probe(Probe::Healthz) => return Ok(healthz()),
+        Route::Probe(Probe::Readyz) => return readyz(*ledger, *queue).await,
+        Route::Call(call) => call,
+    };
+    let principal = tokens.authenticate(request.authorization.as_deref())?;
+    match call {
+        Call::CreateDeletion => accept(request, &principal, request_id, *ledger, *queue, *host).await,
+        Call::ReadDeletion { id } => read::deletion(id, *ledger, *host).await,
+        Call::ListFailures { id } => read::failures(id, query, *ledger, *host).await,
+        Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+use ledger::{DeletionRecord, ErrorCount, FailureRecord, UnreadableRecord};
+use protocol::{Counts, DeletionId, FailureCode, State, Timestamp, rfc3339};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// A deletion, as the API shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeletionView<'a> {
+    pub(crate) id: &'a DeletionId,
+    pub(crate) state: State,
+    pub(crate) generation: u32,
+    pub(crate) counts: Counts,
+    pub(crate) duplicates_removed: u64,
+    pub(crate) messages: u64,
+    #[serde(serialize_with = "rfc3339::serialize")]
+    pub(crate) requested_at: Timestamp,
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    pub(crate) started_at: Option<Timestamp>,
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    pub(crate) finished_at: Option<Timestamp>,
+    pub(crate) errors: Vec<ErrorView>,
+    pub(crate) requested_by: &'a str,
+}
+
+impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
+    fn from(record: &'a DeletionRecord) -> Self {
+        Self {
+            id: &record.id,
+            state: record.state,
+            generation: record.generation,
+            counts: record.counts,
+            duplicates_removed: record.duplicates_removed,
+            messages: record.messages,
+            requested_at: record.requested_at,
+            started_at: record.started_at,
+            finished_at: record.finished_at,
+            errors: record.errors.iter().map(ErrorView::from).collect(),
+            requested_by: &record.requested_by,
+        }
+    }
+}
+
+/// How many keys failed in one way.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorView {
+    code: &'static str,
+    r2_code: Option<u32>,
+    count: u64,
+}
+
+impl From<&ErrorCount> for ErrorView {
+    fn from(&ErrorCount { code, r2_code, count }: &ErrorCount) -> Self {
+        Self { code: code_text(code), r2_code, count }
+    }
+}
+
+/// A page of failures.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailuresView<'a> {
+    pub(crate) failures: Vec<FailureView<'a>>,
+    pub(crate) next_page_token: Option<String>,
+}
+
+/// A key that ended undeleted.
+#[derive(Debug, Serialize)]
+pub(crate) struct FailureView<'a> {
+    /// The key's own JSON, passed through, so that every byte of it survives.
+    key: &'a RawValue,
+    code: &'static str,
+    message: &'static str,
+    attempts: u32,
+    #[serde(serialize_with = "rfc3339::serialize")]
+    failed_at: Timestamp,
+}
+
+impl<'a> FailureView<'a> {
+    /// `None` when the ledger has no JSON for the key, which only this project writes there.
+    pub(crate) fn new(record: &'a FailureRecord) -> Option<Self> {
+        Some(Self {
+            key: serde_json::from_str(&record.key_json).ok()?,
+            code: code_text(record.code),
+            message: record
+                .code
+                .map_or("A later version of the consumer gave this key up.", FailureCode::message),
+            attempts: record.attempts,
+            failed_at: record.failed_at,
+        })
+    }
+}
+
+/// A page of messages that could not be read.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnreadableView {
+    pub(crate) unreadable_messages: Vec<UnreadableRecord>,
+    pub(crate) next_page_token: Option<String>,
+}
+
+fn code_text(code: Option<FailureCode>) -> &'static str {
+    code.map_or("unknown", FailureCode::as_str)
+}
