@@ -121,7 +121,7 @@ impl Log for Runtime {
 }
 
 fn to_json(body: &JsValue) -> String {
-    JSON::stringify(body).map(String::from).unwrap_or_else(|_| "null".to_owned())
+    JSON::stringify(body).map_or_else(|_| "null".to_owned(), String::from)
 }
 
 #[expect(

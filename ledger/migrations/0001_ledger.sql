@@ -11,8 +11,6 @@ CREATE TABLE deletions (
     duplicates_removed INTEGER NOT NULL,
     -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
     chunk_keys TEXT NOT NULL,
-    -- When every message was stored in the Queue: only then had the caller been told 202.
-    enqueued_at INTEGER,
     cancelled_at INTEGER,
     -- When the last key was decided. Never changes again.
     finished_at INTEGER

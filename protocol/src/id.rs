@@ -1,10 +1,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-use ulid::Ulid;
-
 use crate::Timestamp;
+use crate::ulid::{is_ulid, to_ulid};
+use serde::{Deserialize, Serialize};
 
 /// The id of a deletion: `del_` and a ULID in lower case, so that ids sort by the time of the request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -17,7 +16,7 @@ impl DeletionId {
     /// The id of a deletion requested at `now`; `random` must come from a cryptographic source, because an id must
     /// not be guessable.
     pub fn new(now: Timestamp, random: u128) -> Self {
-        Self(format!("{}{}", Self::PREFIX, lower_ulid(now, random)))
+        Self(format!("{}{}", Self::PREFIX, to_ulid(now, random)))
     }
 
     /// The id as text.
@@ -31,9 +30,7 @@ impl FromStr for DeletionId {
 
     fn from_str(text: &str) -> Result<Self, InvalidDeletionId> {
         let ulid = text.strip_prefix(Self::PREFIX).ok_or(InvalidDeletionId)?;
-        let canonical = Ulid::from_string(ulid).map_err(|_| InvalidDeletionId)?.to_string().to_ascii_lowercase();
-        // One deletion has one spelling, so that the ledger finds it by comparing bytes.
-        if canonical == ulid { Ok(Self(text.to_owned())) } else { Err(InvalidDeletionId) }
+        if is_ulid(ulid) { Ok(Self(text.to_owned())) } else { Err(InvalidDeletionId) }
     }
 }
 
@@ -69,17 +66,13 @@ pub struct RequestId(String);
 impl RequestId {
     /// The id of a request that came at `now`.
     pub fn new(now: Timestamp, random: u128) -> Self {
-        Self(format!("req_{}", lower_ulid(now, random)))
+        Self(format!("req_{}", to_ulid(now, random)))
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-fn lower_ulid(now: Timestamp, random: u128) -> String {
-    Ulid::from_parts(now.as_millis(), random).to_string().to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod queue_error;
 mod r2_error;
 mod retry;
 mod time;
+mod ulid;
 
 pub use counts::{Counts, State};
 pub use event::{Event, Log, Severity};

@@ -1,0 +1,188 @@
+//! What the Workers are started with: the configurations that are deployed, as far as a local runtime can follow them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use toml::{Table, Value};
+
+use super::files::copy_folder;
+use crate::project::{Project, Worker};
+
+/// One wrangler configuration for each Worker of a stack.
+#[derive(Debug, Clone)]
+pub struct Configs {
+    /// The gateway's: made up here, since it is never deployed.
+    pub gateway: Table,
+    /// The producer's.
+    pub producer: Table,
+    /// The consumer's.
+    pub consumer: Table,
+    /// Those of further Workers, which a test may add.
+    pub further: Vec<Table>,
+}
+
+impl Configs {
+    /// Reads what is deployed and changes what a copy in another folder needs: the paths, and the build, which is done.
+    ///
+    /// # Errors
+    /// When a configuration cannot be read or lacks what the gateway needs to know.
+    pub fn derive(project: &Project) -> Result<Self> {
+        let producer = deployed(project, Worker::Producer)?;
+        let consumer = deployed(project, Worker::Consumer)?;
+        let gateway = gateway(project, &producer, &consumer)?;
+        Ok(Self { gateway, producer, consumer, further: Vec::new() })
+    }
+
+    /// How the consumer takes messages from `queue`: `max_retries` and its like.
+    pub fn consumer_of(&mut self, queue: &str) -> Option<&mut Table> {
+        let consumers = self.consumer.get_mut("queues")?.get_mut("consumers")?.as_array_mut()?;
+        let mut tables = consumers.iter_mut().filter_map(Value::as_table_mut);
+        tables.find(|table| table.get("queue").and_then(Value::as_str) == Some(queue))
+    }
+
+    /// Gives the producer the secret that it is deployed with, in the file that wrangler reads secrets from: a variable
+    /// would be printed.
+    pub(super) fn write_token(&self, folder: &Path, token: &str) -> Result<()> {
+        let folder = folder.join(text(&self.producer, "name")?);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(".dev.vars"), format!("API_TOKEN={}\n", Value::from(token)))?;
+        Ok(())
+    }
+
+    /// Copies the two builds into `folder` and uses the copies.
+    pub(super) fn keep_copies(&mut self, folder: &Path) -> Result<()> {
+        for config in [&mut self.producer, &mut self.consumer] {
+            let main = PathBuf::from(text(config, "main")?);
+            let built = main.parent().context("main is in no folder")?;
+            let kept = folder.join(text(config, "name")?);
+            copy_folder(built, &kept)?;
+            let main = kept.join(main.file_name().context("main is no file")?);
+            config.insert("main".to_owned(), main.to_string_lossy().into_owned().into());
+        }
+        Ok(())
+    }
+
+    /// Writes them into `folder`. The first of the files returned is the one that answers.
+    pub(super) fn write(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let all = [&self.gateway, &self.producer, &self.consumer].into_iter().chain(&self.further);
+        let mut files = Vec::new();
+        for table in all {
+            let file = Self::file(folder, table)?;
+            file.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(&file, toml::to_string(table)?)?;
+            files.push(file);
+        }
+        Ok(files)
+    }
+
+    /// Where the configuration of one Worker is written: a folder each, since wrangler reads secrets beside it.
+    pub(super) fn file(folder: &Path, config: &Table) -> Result<PathBuf> {
+        Ok(folder.join(text(config, "name")?).join("wrangler.toml"))
+    }
+}
+
+fn deployed(project: &Project, worker: Worker) -> Result<Table> {
+    let path = project.wrangler_config(worker);
+    let file = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut config: Table = file.parse().with_context(|| format!("{} is no TOML", path.display()))?;
+    config.remove("build");
+    absolute(project, &mut config, "main");
+    let databases = config.get_mut("d1_databases").and_then(Value::as_array_mut).into_iter().flatten();
+    for database in databases.filter_map(Value::as_table_mut) {
+        absolute(project, database, "migrations_dir");
+    }
+    Ok(config)
+}
+
+/// Turns a path that counts from the root into one that counts from nowhere.
+fn absolute(project: &Project, table: &mut Table, key: &str) {
+    if let Some(Value::String(path)) = table.get_mut(key) {
+        *path = project.root().join(&*path).to_string_lossy().into_owned();
+    }
+}
+
+/// The gateway is bound to whatever the two Workers are bound to.
+fn gateway(project: &Project, producer: &Table, consumer: &Table) -> Result<Table> {
+    let producer_name = text(producer, "name")?;
+    let date = text(producer, "compatibility_date")?;
+    let bucket = text(first(consumer, "r2_buckets")?, "bucket_name")?;
+    let database = first(consumer, "d1_databases")?;
+    let queues = consumer.get("queues").and_then(Value::as_table).context("the consumer has no queues")?;
+    let queue = first(queues, "consumers")?;
+    let main = project.root().join("xtask/stack/gateway.js");
+    toml::from_str(&format!(
+        r#"
+        name = "gateway"
+        main = {main}
+        compatibility_date = "{date}"
+        services = [{{ binding = "PRODUCER", service = "{producer_name}" }}]
+        r2_buckets = [{{ binding = "BUCKET", bucket_name = "{bucket}" }}]
+        d1_databases = [{{ binding = "LEDGER", database_name = "{}", database_id = "{}" }}]
+        queues.producers = [
+            {{ binding = "DELETIONS", queue = "{}" }},
+            {{ binding = "DEAD_LETTERS", queue = "{}" }},
+        ]
+        "#,
+        text(database, "database_name")?,
+        text(database, "database_id")?,
+        text(queue, "queue")?,
+        text(queue, "dead_letter_queue")?,
+        main = Value::from(main.to_string_lossy().into_owned()),
+    ))
+    .context("the gateway's configuration cannot be made")
+}
+
+/// The first table of a list of tables.
+pub(super) fn first<'a>(table: &'a Table, key: &str) -> Result<&'a Table> {
+    let list = table.get(key).and_then(Value::as_array);
+    list.and_then(|list| list.first()?.as_table())
+        .with_context(|| format!("the configuration lists no {key}"))
+}
+
+/// A text that must be there.
+pub(super) fn text<'a>(table: &'a Table, key: &str) -> Result<&'a str> {
+    table.get(key).and_then(Value::as_str).with_context(|| format!("the configuration does not say {key}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deployed_configurations_are_followed() {
+        let project = Project::locate().unwrap();
+        let mut configs = Configs::derive(&project).unwrap();
+        assert!(configs.producer.get("build").is_none());
+        assert!(Path::new(text(&configs.consumer, "main").unwrap()).is_absolute());
+        assert!(
+            Path::new(text(first(&configs.producer, "d1_databases").unwrap(), "migrations_dir").unwrap())
+                .is_dir()
+        );
+
+        let queue = text(first(configs.gateway["queues"].as_table().unwrap(), "producers").unwrap(), "queue")
+            .unwrap();
+        let queue = queue.to_owned();
+        assert!(configs.consumer_of(&queue).unwrap().contains_key("max_retries"));
+        assert!(configs.consumer_of("another").is_none());
+    }
+
+    #[test]
+    fn the_token_is_a_secret_of_the_producer() {
+        let folder = tempfile::tempdir().unwrap();
+        let configs = Configs::derive(&Project::locate().unwrap()).unwrap();
+        configs.write_token(folder.path(), "secret").unwrap();
+        let file = folder.path().join(text(&configs.producer, "name").unwrap()).join(".dev.vars");
+        assert_eq!(fs::read_to_string(file).unwrap(), "API_TOKEN=\"secret\"\n");
+    }
+
+    #[test]
+    fn every_worker_has_its_file_and_the_gateway_comes_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Configs::derive(&Project::locate().unwrap()).unwrap().write(folder.path()).unwrap();
+        assert_eq!(files.len(), 3);
+        assert!(files[0].ends_with("gateway/wrangler.toml"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Building the two Workers, and watching their size.
+
+use std::{
+    fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    io::Write,
+    path::Path,
+};
+
+use anyhow::{Context, Result, bail};
+use flate2::{Compression, write::GzEncoder};
+
+use crate::{
+    output,
+    project::{Project, Worker},
+    run,
+    setup::{self, Toolbox},
+};
+
+/// What a Worker's wasm may take. Cloudflare's limit is 3 MB gzipped; these keep the start-up short.
+const RAW_BYTES_MAX: usize = 400_000;
+const GZIPPED_BYTES_MAX: usize = 150_000;
+const _: () = assert!(GZIPPED_BYTES_MAX < RAW_BYTES_MAX);
+
+/// Builds `workers` and prints the size of each.
+///
+/// # Errors
+/// When one does not compile or is larger than it may be.
+pub fn build(toolbox: &Toolbox, workers: &[Worker]) -> Result<()> {
+    let lock = setup::lock(&toolbox.project, "build")?;
+    for &worker in workers {
+        output::step(&format!("building the {}", worker.name()), "a minute the first time", || {
+            build_one(toolbox, worker, &lock)
+        })?;
+        let size = Size::of(&toolbox.project, worker)?;
+        output::say(format!("{}: {size}", worker.name()));
+        size.check().with_context(|| format!("The {} is too large.", worker.name()))?;
+    }
+    Ok(())
+}
+
+/// Fails with advice when `worker` has not been built.
+///
+/// # Errors
+/// When it has not.
+pub fn require_built(project: &Project, worker: Worker) -> Result<()> {
+    let module = project.worker_crate(worker).join("build/index.js");
+    if !module.exists() {
+        bail!("{} is missing. Run cargo xtask build first.", module.display());
+    }
+    Ok(())
+}
+
+/// Cargo decides whether there is anything to do; `worker-build` on top of it runs only for another module.
+fn build_one(toolbox: &Toolbox, worker: Worker, lock: &File) -> Result<()> {
+    let project = &toolbox.project;
+    let folder = project.worker_crate(worker);
+    let mut cargo = toolbox.wasm_command("cargo");
+    // The command line is worker-build's own, so that the two share what is built.
+    cargo.args(["build", "--lib", "--quiet", "--release", "--target", setup::TARGET]).current_dir(&folder);
+    run::shown(&mut cargo).with_context(|| format!("The {} does not compile.", worker.name()))?;
+
+    let mark = project.wasm_target().join(format!("{}.built", worker.name()));
+    let key = key(project, worker)?;
+    if fs::read_to_string(&mark).is_ok_and(|found| found == key) && require_built(project, worker).is_ok() {
+        return Ok(());
+    }
+    let mut worker_build = toolbox.worker_build();
+    worker_build.arg("--release").current_dir(&folder);
+    let log = project.wasm_target().join(format!("{}.log", worker.name()));
+    run::logged(&mut worker_build, &log, lock)
+        .with_context(|| format!("worker-build fails on the {}.", worker.name()))?;
+    fs::write(&mark, key).with_context(|| format!("{} cannot be written", mark.display()))
+}
+
+/// Names all that goes into `build/`: what cargo made, the tools that follow, and the options that the manifest holds
+/// for them.
+fn key(project: &Project, worker: Worker) -> Result<String> {
+    let wasm =
+        project.wasm_target().join(setup::TARGET).join("release").join(format!("{}.wasm", worker.name()));
+    let mut hasher = DefaultHasher::new();
+    read(&wasm)?.hash(&mut hasher);
+    read(&project.worker_crate(worker).join("Cargo.toml"))?.hash(&mut hasher);
+    setup::fingerprint(project).hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+/// The size of a Worker's wasm, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    raw: usize,
+    gzipped: usize,
+}
+
+impl Size {
+    fn of(project: &Project, worker: Worker) -> Result<Self> {
+        let wasm = read(&project.worker_crate(worker).join("build/index_bg.wasm"))?;
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(&wasm)?;
+        Ok(Self { raw: wasm.len(), gzipped: encoder.finish()?.len() })
+    }
+
+    fn check(self) -> Result<()> {
+        if self.raw > RAW_BYTES_MAX || self.gzipped > GZIPPED_BYTES_MAX {
+            bail!("Its wasm is {self}. Look for a dependency that came in, with twiggy or cargo tree.");
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "{} KB of wasm (at most {}), {} KB gzipped (at most {})",
+            kilobytes(self.raw),
+            kilobytes(RAW_BYTES_MAX),
+            kilobytes(self.gzipped),
+            kilobytes(GZIPPED_BYTES_MAX)
+        )
+    }
+}
+
+/// Rounded up, so that what is over a limit never reads as if it were at it.
+const fn kilobytes(bytes: usize) -> usize {
+    bytes.div_ceil(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_over_either_limit_is_refused() {
+        assert!(Size { raw: RAW_BYTES_MAX, gzipped: GZIPPED_BYTES_MAX }.check().is_ok());
+        assert!(Size { raw: RAW_BYTES_MAX + 1, gzipped: 1 }.check().is_err());
+        assert!(Size { raw: RAW_BYTES_MAX, gzipped: GZIPPED_BYTES_MAX + 1 }.check().is_err());
+    }
+
+    #[test]
+    fn a_size_reads_with_its_limits() {
+        let size = Size { raw: 171_200, gzipped: 70_000 };
+        assert_eq!(size.to_string(), "172 KB of wasm (at most 400), 70 KB gzipped (at most 150)");
+    }
+}
