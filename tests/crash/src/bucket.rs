@@ -1,0 +1,176 @@
+//! A bucket that answers R2's binding protocol, keeps production's limits and fails on demand.
+
+mod objects;
+mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::clock::Clock;
+use crate::config::Binding;
+use crate::faults::{Fault, Faults};
+use crate::http::Server;
+use objects::Objects;
+pub use objects::{Locked, Neighbours};
+
+/// An error as R2 answers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct R2Error {
+    code: u32,
+    bare: bool,
+}
+
+impl R2Error {
+    /// An error without the `cf-r2-error` header, which the runtime turns into code 0.
+    pub const BARE: Self = Self { code: 0, bare: true };
+    const TOO_MANY_REQUESTS: Self = Self { code: 10_058, bare: false };
+    const LOCKED: Self = Self { code: 10_069, bare: false };
+    const KEYS_OUT_OF_BOUNDS: Self = Self { code: 10_027, bare: false };
+    const INVALID_NAME: Self = Self { code: 10_020, bare: false };
+    const INTERNAL: Self = Self { code: 10_001, bare: false };
+    const NO_SUCH_KEY: Self = Self { code: 10_007, bare: false };
+    const NOT_IMPLEMENTED: Self = Self { code: 10_000, bare: false };
+}
+
+impl From<u32> for R2Error {
+    fn from(code: u32) -> Self {
+        Self { code, bare: false }
+    }
+}
+
+/// One call that reached the bucket.
+#[derive(Debug, Clone)]
+pub struct BucketCall {
+    /// `delete`, `head` or `list`: our Workers need no other.
+    pub method: String,
+    /// The keys that it named, in its order.
+    pub keys: Vec<String>,
+    /// When it came, by the shared clock.
+    pub at: Duration,
+    /// The code that it was answered with; `Some(0)` for an error without a code; `None` when it succeeded.
+    pub error: Option<u32>,
+    /// Whether it got an answer at all.
+    pub answered: bool,
+}
+
+/// A bucket in memory. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    server: Server,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    objects: Mutex<Objects>,
+    calls: Mutex<Vec<BucketCall>>,
+    faults: Faults<R2Error>,
+    clock: Clock,
+}
+
+impl Bucket {
+    /// Starts an empty bucket.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn start(clock: &Clock) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            objects: Mutex::default(),
+            calls: Mutex::default(),
+            faults: Faults::default(),
+            clock: clock.clone(),
+        });
+        let served = Arc::clone(&shared);
+        Ok(Self { server: Server::start(move |request| served.answer(&request))?, shared })
+    }
+
+    /// What binds the bucket to a Worker.
+    pub fn binding(&self) -> Binding {
+        Binding::Bucket(self.server.address)
+    }
+
+    /// Uploads an object under each key, now.
+    pub fn upload<K: Into<String>>(&self, keys: impl IntoIterator<Item = K>) {
+        let mut objects = self.objects();
+        for key in keys {
+            objects.put(key.into());
+        }
+    }
+
+    /// Whether there is an object under the key.
+    pub fn contains(&self, key: &str) -> bool {
+        self.objects().contains(key)
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> Vec<String> {
+        self.objects().keys()
+    }
+
+    /// Every call so far.
+    pub fn calls(&self) -> Vec<BucketCall> {
+        self.shared.calls()
+    }
+
+    /// Every delete call so far.
+    pub fn deletes(&self) -> Vec<BucketCall> {
+        self.calls().into_iter().filter(|call| call.method == "delete").collect()
+    }
+
+    /// The next `times` delete calls suffer `fault`.
+    pub fn fail_deletes(&self, times: usize, fault: Fault<R2Error>) {
+        self.shared.faults.plan(&["delete"], 0, times, fault);
+    }
+
+    /// Spares the first `spare` calls of `method`, then the next `times` suffer `fault`.
+    pub fn fail(&self, method: &str, spare: usize, times: usize, fault: Fault<R2Error>) {
+        self.shared.faults.plan(&[method], spare, times, fault);
+    }
+
+    /// Delete calls of more than `keys` keys fail with 10001, as large ones have in production. `None` lifts it.
+    pub fn refuse_deletes_above(&self, keys: Option<usize>) {
+        self.objects().call_keys_max = keys;
+    }
+
+    /// Locks keys as a bucket lock rule does: a call that names one fails with 10069.
+    ///
+    /// What becomes of the call's other keys is not documented, so it is the test's choice.
+    pub fn lock<K: Into<String>>(&self, keys: impl IntoIterator<Item = K>, neighbours: Neighbours) {
+        self.objects().locked = Locked { keys: keys.into_iter().map(Into::into).collect(), neighbours };
+    }
+
+    /// Lifts all locks.
+    pub fn unlock(&self) {
+        self.objects().locked = Locked::default();
+    }
+
+    /// How long a key cannot be written after it was; production's limit is one second, `None` lifts it.
+    pub fn limit_writes_of_one_key(&self, interval: Option<Duration>) {
+        self.objects().write_interval = interval;
+    }
+
+    /// Forgets the faults that were planned and have not struck; locks and limits stay.
+    pub fn heal(&self) {
+        self.shared.faults.clear();
+    }
+
+    fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.shared.objects()
+    }
+}
+
+impl Shared {
+    fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn calls(&self) -> Vec<BucketCall> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn record(&self, call: BucketCall) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+    }
+}

@@ -1,0 +1,146 @@
+//! The configuration of `workerd`, in Cap'n Proto's text form.
+//!
+//! Read from `workerd.capnp`, which the npm package `workerd` carries.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+
+/// What one `workerd` process runs.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Its Workers. Each listens on a free port of its own.
+    pub workers: Vec<WorkerConfig>,
+}
+
+/// One Worker.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerConfig {
+    /// The name of its service and of its socket.
+    pub name: String,
+    /// Its modules, the main one first: JavaScript or wasm by the file's extension, imported by the file's name.
+    pub modules: Vec<PathBuf>,
+    /// The runtime's behaviour by date.
+    pub compatibility_date: String,
+    /// Behaviour beside the date.
+    pub compatibility_flags: Vec<String>,
+    /// What it finds in `env`, by name.
+    pub bindings: Vec<(String, Binding)>,
+}
+
+/// What a Worker finds under one name in `env`.
+#[derive(Debug, Clone)]
+pub enum Binding {
+    /// A text: a variable or a secret.
+    Text(String),
+    /// A value of JSON.
+    Json(String),
+    /// The R2 bucket that is served there.
+    Bucket(SocketAddr),
+    /// The D1 database that is served there.
+    Database(SocketAddr),
+    /// The queue of this name at the broker that is served there.
+    Queue(SocketAddr, String),
+    /// Another Worker of the same process.
+    Worker(String),
+}
+
+impl Config {
+    /// The text, with the modules embedded from the configuration's own folder, a sub-folder for each Worker.
+    pub(crate) fn render(&self) -> Result<String> {
+        let mut text = String::from("using Workerd = import \"/workerd/workerd.capnp\";\n");
+        writeln!(text, "const config :Workerd.Config = (services = [")?;
+        for worker in &self.workers {
+            writeln!(text, "  (name = {}, worker = ({})),", quote(&worker.name), worker.render()?)?;
+            for (name, binding) in &worker.bindings {
+                if let Some((address, header)) = binding.external(&worker.name) {
+                    writeln!(
+                        text,
+                        "  (name = {}, external = (address = {}, http = (injectRequestHeaders = [{header}]))),",
+                        quote(&service(&worker.name, name)),
+                        quote(&address.to_string()),
+                    )?;
+                }
+            }
+        }
+        writeln!(text, "], sockets = [")?;
+        for WorkerConfig { name, .. } in &self.workers {
+            let name = quote(name);
+            writeln!(text, "  (name = {name}, address = \"127.0.0.1:0\", http = (), service = {name}),")?;
+        }
+        writeln!(text, "]);")?;
+        Ok(text)
+    }
+}
+
+impl WorkerConfig {
+    fn render(&self) -> Result<String> {
+        let mut modules = Vec::new();
+        for path in &self.modules {
+            let file =
+                path.file_name().and_then(|name| name.to_str()).context("a module without a file name")?;
+            let kind = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("js" | "mjs") => "esModule",
+                Some("wasm") => "wasm",
+                _ => bail!("a module that is neither JavaScript nor wasm: {}", path.display()),
+            };
+            let embedded = quote(&format!("{}/{file}", self.name));
+            modules.push(format!("(name = {}, {kind} = embed {embedded})", quote(file)));
+        }
+        let flags: Vec<_> = self.compatibility_flags.iter().map(|flag| quote(flag)).collect();
+        let bindings: Vec<_> = self
+            .bindings
+            .iter()
+            .map(|(name, binding)| {
+                format!("(name = {}, {})", quote(name), binding.render(&service(&self.name, name)))
+            })
+            .collect();
+        Ok(format!(
+            "modules = [{}], compatibilityDate = {}, compatibilityFlags = [{}], bindings = [{}]",
+            modules.join(", "),
+            quote(&self.compatibility_date),
+            flags.join(", "),
+            bindings.join(", "),
+        ))
+    }
+}
+
+impl Binding {
+    fn render(&self, service: &str) -> String {
+        let service = quote(service);
+        match self {
+            Self::Text(text) => format!("text = {}", quote(text)),
+            Self::Json(json) => format!("json = {}", quote(json)),
+            Self::Bucket(_) => format!("r2Bucket = {service}"),
+            Self::Queue(..) => format!("queue = {service}"),
+            Self::Worker(name) => format!("service = {}", quote(name)),
+            // As wrangler makes it: the runtime's own module around a plain service.
+            Self::Database(_) => format!(
+                "wrapped = (moduleName = \"cloudflare-internal:d1-api\", \
+                 innerBindings = [(name = \"fetcher\", service = {service})])"
+            ),
+        }
+    }
+
+    /// Where requests go that leave the process, and the header that tells the service whom or what they are for.
+    fn external(&self, worker: &str) -> Option<(SocketAddr, String)> {
+        let header = |name: &str, value: &str| format!("(name = {}, value = {})", quote(name), quote(value));
+        match self {
+            Self::Bucket(address) | Self::Database(address) => Some((*address, header("x-worker", worker))),
+            Self::Queue(address, queue) => Some((*address, header("x-queue", queue))),
+            Self::Text(_) | Self::Json(_) | Self::Worker(_) => None,
+        }
+    }
+}
+
+fn service(worker: &str, binding: &str) -> String {
+    format!("{worker}-{binding}")
+}
+
+/// A text literal, with the escapes of C that Cap'n Proto shares.
+fn quote(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}

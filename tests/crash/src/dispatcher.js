@@ -1,0 +1,16 @@
+// Hands a batch to the consumer as a Queue would, and answers what became of each message.
+// Needs the compatibility flag `service_binding_extra_handlers`, which gives service bindings `queue()`.
+export default {
+  async fetch(request, env) {
+    const { queue, messages } = await request.json();
+    const batch = messages.map(({ id, timestamp, attempts, contentType, body }) => {
+      const bytes = Uint8Array.fromBase64(body);
+      const text = () => new TextDecoder().decode(bytes);
+      const message = { id, attempts, timestamp: new Date(timestamp) };
+      if (contentType === "v8") return { ...message, serializedBody: bytes };
+      if (contentType === "bytes") return { ...message, body: bytes };
+      return { ...message, body: contentType === "json" ? JSON.parse(text()) : text() };
+    });
+    return Response.json(await env.CONSUMER.queue(queue, batch));
+  },
+};

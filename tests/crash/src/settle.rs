@@ -1,0 +1,115 @@
+//! Delivering what the queues hold, until they hold nothing.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::delivery::{Decision, Delivered, Dispatcher};
+use crate::gate::Gate;
+use crate::pair::Pair;
+use crate::queue::Message;
+use crate::wait::{Deadline, until};
+
+/// How long a pair may take to become idle.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// Deliveries at the same time.
+const CONCURRENCY: usize = 4;
+
+impl Pair {
+    /// Takes a batch from the queue, delivers it and settles it with the broker.
+    ///
+    /// # Errors
+    /// When it cannot be delivered.
+    pub fn deliver_once(&self, queue: &str) -> Result<(Vec<Message>, Delivered)> {
+        let batch = self.queue.take(queue, self.queue.settings(queue).max_batch_size);
+        let delivered = self.dispatcher()?.deliver(queue, &batch)?;
+        self.queue.settle(queue, &batch, &delivered);
+        Ok((batch, delivered))
+    }
+
+    /// Delivers a batch of the queue and kills the runtime as soon as a call waits at the gate; then opens the gate, so
+    /// that the service finishes what the dead had asked for, and starts the runtime again. The broker has heard
+    /// nothing of the batch and will deliver it again.
+    ///
+    /// Says whether there was a kill: a delivery that ends without coming to the gate is settled as any other.
+    ///
+    /// # Errors
+    /// When the delivery neither ends nor comes to the gate, or the runtime answers although it is dead.
+    pub fn kill_at(&mut self, gate: &Gate, queue: &str) -> Result<bool> {
+        let batch = self.queue.take(queue, self.queue.settings(queue).max_batch_size);
+        let dispatcher = self.dispatcher()?;
+        let (killed, delivered) = thread::scope(|scope| {
+            let delivery = scope.spawn(|| dispatcher.deliver(queue, &batch));
+            let arrived = until("a call at the gate", PATIENCE, || {
+                Ok((gate.arrivals() > 0 || delivery.is_finished()).then(|| gate.arrivals() > 0))
+            });
+            let killed = arrived
+                .and_then(|arrived| if arrived { self.workerd.kill().map(|()| true) } else { Ok(false) });
+            gate.open();
+            let Ok(delivered) = delivery.join() else { bail!("the delivery panicked") };
+            Ok((killed?, delivered?))
+        })?;
+        ensure!(killed == delivered.lost(), "killed: {killed}, but the answer is {delivered:?}");
+        self.queue.settle(queue, &batch, &delivered);
+        if killed {
+            self.workerd.restart()?;
+        }
+        Ok(killed)
+    }
+
+    /// Delivers until no queue holds a message, several batches at a time; delays are skipped, not waited for.
+    ///
+    /// # Errors
+    /// When that takes too long, or the consumer leaves a message undecided or asks for a delay out of bounds.
+    pub fn settle(&self) -> Result<()> {
+        let dispatcher = self.dispatcher()?;
+        let deadline = Deadline::after(PATIENCE);
+        while let Some(idle) = self.queue.idle_for() {
+            ensure!(!deadline.passed(), "not idle after {PATIENCE:?}; workerd said:\n{}", self.log());
+            if !idle.is_zero() {
+                self.clock.skip(idle);
+            }
+            self.deliver_ready(&dispatcher)?;
+        }
+        Ok(())
+    }
+
+    /// Delivers what is due, up to [`CONCURRENCY`] batches at once.
+    fn deliver_ready(&self, dispatcher: &Dispatcher) -> Result<()> {
+        let names = self.queue.names();
+        let batches = names.iter().cycle().take(CONCURRENCY * names.len()).filter_map(|queue| {
+            let batch = self.queue.take(queue, self.queue.settings(queue).max_batch_size);
+            (!batch.is_empty()).then_some((queue, batch))
+        });
+        let batches: Vec<_> = batches.take(CONCURRENCY).collect();
+        thread::scope(|scope| {
+            let started: Vec<_> = batches
+                .iter()
+                .map(|(queue, batch)| scope.spawn(move || dispatcher.deliver(queue, batch)))
+                .collect();
+            for ((queue, batch), delivery) in batches.iter().zip(started) {
+                let Ok(delivered) = delivery.join() else { bail!("a delivery panicked") };
+                let delivered = delivered?;
+                self.check(batch, &delivered)?;
+                self.queue.settle(queue, batch, &delivered);
+            }
+            Ok(())
+        })
+    }
+
+    /// What the consumer promises of every batch, whatever has failed.
+    fn check(&self, batch: &[Message], delivered: &Delivered) -> Result<()> {
+        for message in batch {
+            ensure!(
+                delivered.outcome == "ok" && delivered.decided(&message.id),
+                "a message was left undecided by {delivered:?}; workerd said:\n{}",
+                self.log()
+            );
+            if let Decision::Retried { delay: Some(delay) } = delivered.decision(&message.id) {
+                ensure!((0..=86_400).contains(&delay), "a retry after {delay} s is out of bounds");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! The runtime itself, as a process that a test can kill.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::config::Config;
+use crate::process::Process;
+use crate::wait::until;
+
+/// A `workerd` process with its own folder, its own ports and its own process group. It ends with the test.
+#[derive(Debug)]
+pub struct Workerd {
+    folder: TempDir,
+    sockets: Vec<String>,
+    process: Process,
+    output: Arc<Mutex<Vec<String>>>,
+    ports: Ports,
+}
+
+type Ports = Arc<Mutex<HashMap<String, u16>>>;
+
+/// What `workerd --control-fd` reports of a socket.
+#[derive(Debug, Deserialize)]
+struct Listen {
+    socket: String,
+    port: u16,
+}
+
+/// A start takes a few tenths of a second on an idle machine.
+const START: Duration = Duration::from_mins(1);
+
+impl Workerd {
+    /// Starts the Workers and waits until all of them listen.
+    ///
+    /// # Errors
+    /// When the runtime is not installed, a module is missing, or the runtime refuses the configuration.
+    pub fn start(config: &Config) -> Result<Self> {
+        let folder = TempDir::with_prefix("crash-")?;
+        for worker in &config.workers {
+            let modules = folder.path().join(&worker.name);
+            std::fs::create_dir(&modules)?;
+            for module in &worker.modules {
+                let name = module.file_name().context("a module without a file name")?;
+                std::fs::copy(module, modules.join(name))
+                    .with_context(|| format!("{} is missing: build the Workers first", module.display()))?;
+            }
+        }
+        std::fs::write(folder.path().join("config.capnp"), config.render()?)?;
+        let sockets = config.workers.iter().map(|worker| worker.name.clone()).collect();
+        let (output, ports) = (Arc::default(), Ports::default());
+        let process = launch(folder.path(), &output, &ports)?;
+        let mut workerd = Self { folder, sockets, process, output, ports };
+        workerd.listening()?;
+        Ok(workerd)
+    }
+
+    /// Where the Worker answers HTTP.
+    ///
+    /// # Errors
+    /// When there is no Worker of that name.
+    pub fn address(&self, worker: &str) -> Result<SocketAddr> {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let port = ports.get(worker).with_context(|| format!("no Worker {worker} is listening"))?;
+        Ok(SocketAddr::from(([127, 0, 0, 1], *port)))
+    }
+
+    /// Kills the process as nothing can prepare for (SIGKILL).
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Kills the process if it still runs and starts it again, on other ports.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.process = launch(self.folder.path(), &self.output, &self.ports)?;
+        self.listening()
+    }
+
+    /// Everything that the runtime and the Workers have printed, restarts included.
+    pub fn output(&self) -> Vec<String> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn listening(&mut self) -> Result<()> {
+        let ready = until("workerd to listen", START, || {
+            if let Some(status) = self.process.ended()? {
+                bail!("workerd ended at once: {status}");
+            }
+            let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok((ports.len() == self.sockets.len()).then_some(()))
+        });
+        ready.with_context(|| format!("workerd said:\n{}", self.output().join("\n")))
+    }
+}
+
+fn launch(folder: &Path, output: &Arc<Mutex<Vec<String>>>, ports: &Ports) -> Result<Process> {
+    let binary = find_binary()?;
+    let mut process = Process::start(
+        // Experimental for the flag of the dispatcher; verbose, or exceptions that nobody caught are not printed.
+        Command::new(&binary)
+            .args(["serve", "--experimental", "--verbose", "--control-fd=1", "config.capnp"])
+            .current_dir(folder)
+            .env("PWD", folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+    )?;
+    if let (Some(stdout), Some(stderr)) = (process.child.stdout.take(), process.child.stderr.take()) {
+        collect(stdout, output, Some(ports))?;
+        collect(stderr, output, None)?;
+    }
+    Ok(process)
+}
+
+/// Reads a stream to its end in a thread, a line at a time.
+fn collect(
+    stream: impl Read + Send + 'static,
+    output: &Arc<Mutex<Vec<String>>>,
+    ports: Option<&Ports>,
+) -> Result<()> {
+    let (output, ports) = (Arc::clone(output), ports.cloned());
+    thread::Builder::new().name("workerd output".to_owned()).spawn(move || {
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            let listen = ports.as_ref().zip(serde_json::from_str::<Listen>(&line).ok());
+            match listen {
+                Some((ports, Listen { socket, port })) => {
+                    ports.lock().unwrap_or_else(PoisonError::into_inner).insert(socket, port);
+                }
+                None => output.lock().unwrap_or_else(PoisonError::into_inner).push(line),
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The binary that wrangler's own runtime package carries, or the one that `WORKERD_BIN` names.
+fn find_binary() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("WORKERD_BIN") {
+        return Ok(binary.into());
+    }
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let os = if os == "macos" { "darwin" } else { os };
+    let arch = if arch == "aarch64" { "arm64" } else { "64" };
+    let package = format!("node_modules/@cloudflare/workerd-{os}-{arch}/bin/workerd");
+    let binary = crate::pair::root()?.join(package);
+    if !binary.exists() {
+        bail!("{} is missing: `cargo xtask build` installs it", binary.display());
+    }
+    Ok(binary)
+}

@@ -1,0 +1,178 @@
+//! Everything at once, at random: faults of every service, duplicates and kills, until the pair has finished its work.
+//!
+//! A run is one seed. `CRASH_RUNS` says how many runs, `CRASH_SEED` the first seed; a failing run prints its own.
+
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use crash::{Counts, D1Error, Fault, Gate, Pair, QUEUE, QueueError, R2Error, When};
+
+const RUNS: u64 = 6;
+const BYSTANDERS: usize = 200;
+
+/// `SplitMix64`: small, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap_or_default()
+    }
+
+    fn when(&mut self) -> When {
+        [When::Before, When::Halfway, When::After].into_iter().nth(self.below(3)).unwrap_or(When::Before)
+    }
+
+    /// A fault at any point of a call: an error, or a connection that breaks.
+    fn fault<E>(&mut self, error: E) -> Fault<E> {
+        let when = self.when();
+        if self.below(3) == 0 { Fault::dropped(when) } else { Fault { when, ..Fault::refused(error) } }
+    }
+}
+
+#[test]
+fn no_key_is_lost_and_no_bystander_touched_whatever_fails() -> Result<()> {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (first, runs) = (number("CRASH_SEED", 1), number("CRASH_RUNS", RUNS));
+    for seed in first..first + runs {
+        run(&mut Random(seed)).with_context(|| format!("CRASH_SEED={seed} CRASH_RUNS=1 repeats this run"))?;
+    }
+    Ok(())
+}
+
+fn run(random: &mut Random) -> Result<()> {
+    let mut pair = Pair::start()?;
+    pair.bucket.upload((0..BYSTANDERS).map(bystander));
+    let (mut deletions, mut uploaded_again) = (Vec::new(), Vec::new());
+    for number in 0..3 {
+        let keys: Vec<_> = (0..=random.below(1_500)).map(|at| format!("storm/{at}/{number}")).collect();
+        pair.bucket.upload(keys.clone());
+        plan_faults(&pair, random);
+        let id = accept(&pair, &keys)?;
+        disturb(&mut pair, random)?;
+        // What is uploaded after the end stays, however often the messages come again.
+        if pair.progress(&id)?.0 == "succeeded" {
+            let again: Vec<_> = keys.iter().take(50).cloned().collect();
+            pair.bucket.upload(again.clone());
+            uploaded_again.extend(again);
+        }
+        deletions.push((id, keys.len() as u64));
+    }
+    // A record that did not get through leaves its claim; what is left is done as if nothing had happened.
+    pair.settle()?;
+    for (id, total) in deletions {
+        let expected = ("succeeded".to_owned(), Counts::all_deleted(total));
+        anyhow::ensure!(pair.progress(&id)? == expected, "{}\n{:?}", pair.status(&id)?, pair.failures(&id)?);
+    }
+    for id in pair.deletions()? {
+        // Reading it checks that the counts add up; what was refused and tried again may have been carried out in part.
+        let counts = pair.progress(&id)?.1;
+        anyhow::ensure!(counts.failed == 0, "{counts:?}");
+    }
+    anyhow::ensure!(!pair.log().contains("storm/"), "a key is in the log");
+    let mut expected: Vec<_> = (0..BYSTANDERS).map(bystander).chain(uploaded_again).collect();
+    expected.sort_unstable();
+    let left = pair.bucket.keys();
+    let (lost, stray): (Vec<_>, Vec<_>) = (differ(&expected, &left), differ(&left, &expected));
+    anyhow::ensure!(
+        lost.is_empty() && stray.is_empty(),
+        "deleted but not asked for: {lost:?}; left: {stray:?}"
+    );
+    Ok(())
+}
+
+fn bystander(at: usize) -> String {
+    format!("storm/{at}/bystander")
+}
+
+/// What is in the one and not in the other.
+fn differ(one: &[String], other: &[String]) -> Vec<String> {
+    one.iter().filter(|key| other.binary_search(key).is_err()).cloned().collect()
+}
+
+/// A few faults for the next calls of each service.
+fn plan_faults(pair: &Pair, random: &mut Random) {
+    for _ in 0..random.below(4) {
+        let code = [10_001, 10_043, 10_054, 10_058].into_iter().nth(random.below(4)).unwrap_or(10_001);
+        let error = if random.below(6) == 0 { R2Error::BARE } else { code.into() };
+        pair.bucket.fail("delete", random.below(6), 1 + random.below(2), random.fault(error));
+    }
+    for _ in 0..random.below(3) {
+        pair.database.fail(
+            "consumer",
+            "",
+            random.below(8),
+            1 + random.below(2),
+            random.fault(D1Error::reset()),
+        );
+    }
+    if random.below(2) == 0 {
+        let code = [10_250, 10_251, 15_000].into_iter().nth(random.below(3)).unwrap_or(15_000);
+        pair.queue.fail_sends(random.below(2), 1, random.fault(QueueError::from(code)));
+    }
+}
+
+/// Asks until it is accepted, as a client would.
+fn accept(pair: &Pair, keys: &[String]) -> Result<String> {
+    for _ in 0..8 {
+        let reply = pair.post_deletion(keys)?;
+        if let Some(id) = reply.body.get("id").and_then(|id| id.as_str()).filter(|_| reply.status == 202) {
+            return Ok(id.to_owned());
+        }
+        anyhow::ensure!(matches!(reply.status, 429 | 503), "{reply:?}");
+    }
+    anyhow::bail!("not accepted in eight requests")
+}
+
+/// A few deliveries that go wrong: twice, twice at once, or cut short by a kill.
+fn disturb(pair: &mut Pair, random: &mut Random) -> Result<()> {
+    for _ in 0..=random.below(3) {
+        if pair.queue.idle_for().is_none() {
+            return Ok(());
+        }
+        pair.clock.skip(pair.queue.idle_for().unwrap_or_default());
+        let gate = Gate::new();
+        match random.below(4) {
+            0 => kill(pair, random, &gate)?,
+            1 => {
+                let batch = pair.queue.take(QUEUE, 1 + random.below(10));
+                let dispatcher = pair.dispatcher()?;
+                let (first, second) = thread::scope(|scope| {
+                    let first = scope.spawn(|| dispatcher.deliver(QUEUE, &batch));
+                    let second = dispatcher.deliver(QUEUE, &batch);
+                    (first.join(), second)
+                });
+                let Ok(first) = first else { anyhow::bail!("a delivery panicked") };
+                second?;
+                pair.queue.settle(QUEUE, &batch, &first?);
+            }
+            2 => {
+                let (batch, _) = pair.deliver_once(QUEUE)?;
+                pair.dispatcher()?.deliver(QUEUE, &batch)?;
+            }
+            _ => drop(pair.deliver_once(QUEUE)?),
+        }
+    }
+    Ok(())
+}
+
+/// A kill at a delete, a claim or a record of the next delivery, if that delivery comes so far.
+fn kill(pair: &mut Pair, random: &mut Random, gate: &Gate) -> Result<()> {
+    pair.bucket.heal();
+    pair.database.heal();
+    let stalled = random.when();
+    match random.below(3) {
+        0 => pair.bucket.fail_deletes(1, Fault::stalled(stalled, gate)),
+        1 => pair.database.fail("consumer", "INSERT INTO chunks", 0, 1, Fault::stalled(stalled, gate)),
+        _ => pair.database.fail("consumer", "UPDATE chunks", 0, 1, Fault::stalled(stalled, gate)),
+    }
+    pair.kill_at(gate, QUEUE)?;
+    pair.bucket.heal();
+    pair.database.heal();
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! What the end-to-end tests share: a stack of its own for each test, and waiting with a deadline.
+//!
+//! | test file | what it shows |
+//! |---|---|
+//! | `configuration.rs` | the wrangler files say what the code relies on |
+//! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
+//! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
+//! | `requests.rs` | every wrong request is refused with an answer that says what is right |
+
+#![expect(clippy::disallowed_methods, reason = "this is no Worker: it waits by the clock")]
+
+use std::ops::Deref;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use tempfile::TempDir;
+use xtask::stack::{Deletion, Stack, StackOptions};
+
+/// How long anything may take that a test waits for.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A stack on a port and a state of its own, which ends with the test.
+#[derive(Debug)]
+pub struct Pair {
+    stack: Stack,
+    _state: TempDir,
+}
+
+impl Pair {
+    /// Starts it, its bucket and its ledger empty.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start() -> Result<Self> {
+        let state = tempfile::tempdir()?;
+        // A token that nothing else spells, so that a test can look for it.
+        let options =
+            StackOptions { token: "e2e-canary-token".to_owned(), ..StackOptions::new(state.path())? };
+        let stack = Stack::start(options)?;
+        Ok(Self { stack, _state: state })
+    }
+
+    /// Waits until a deletion is final. Its counts must add up at every look.
+    ///
+    /// # Errors
+    /// When it does not end in time, or when its counts do not add up.
+    pub fn settle(&self, id: &str) -> Result<Deletion> {
+        let api = self.api();
+        eventually("the deletion is final", || {
+            let deletion = api.deletion(id)?;
+            let counts = deletion.counts;
+            let sum = counts.pending + counts.deleted + counts.skipped + counts.failed + counts.cancelled;
+            if sum != counts.total {
+                bail!("the counts do not add up: {counts:?}");
+            }
+            Ok(deletion.is_final().then_some(deletion))
+        })
+    }
+
+    /// The keys of all objects in the bucket.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        Ok(self.gateway().list("")?.into_iter().map(|object| object.key).collect())
+    }
+}
+
+impl Deref for Pair {
+    type Target = Stack;
+
+    fn deref(&self) -> &Stack {
+        &self.stack
+    }
+}
+
+/// Asks until there is an answer.
+///
+/// # Errors
+/// When asking fails, or when there is no answer in time.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    bail!("not within {} s: {what}", PATIENCE.as_secs())
+}

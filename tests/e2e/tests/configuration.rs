@@ -1,0 +1,64 @@
+//! The wrangler files say what the code relies on: nobody else would notice before production does.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use protocol::limits::CONNECTIONS_MAX;
+use protocol::{DEAD_LETTER_QUEUE_SUFFIX, RETRIES_MAX};
+use toml::{Table, Value};
+use xtask::project::{Project, Worker};
+
+fn config(worker: Worker) -> Result<Table> {
+    Ok(fs::read_to_string(Project::locate()?.wrangler_config(worker))?.parse()?)
+}
+
+fn tables(value: Option<&Value>) -> Vec<&Table> {
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table).collect()
+}
+
+#[test]
+fn the_consumer_takes_both_queues_as_the_code_expects() -> Result<()> {
+    let (producer, consumer) = (config(Worker::Producer)?, config(Worker::Consumer)?);
+    let consumers = tables(consumer["queues"].get("consumers"));
+    let [deletions, dead_letters] = consumers.as_slice() else { panic!("not two queues: {consumers:?}") };
+
+    assert_eq!(deletions["queue"], tables(producer["queues"].get("producers"))[0]["queue"]);
+    assert_eq!(deletions["max_retries"].as_integer(), Some(RETRIES_MAX.into()));
+    assert_eq!(deletions["dead_letter_queue"], dead_letters["queue"]);
+    assert!(dead_letters["queue"].as_str().context("a name")?.ends_with(DEAD_LETTER_QUEUE_SUFFIX));
+    assert!(!deletions["queue"].as_str().context("a name")?.ends_with(DEAD_LETTER_QUEUE_SUFFIX));
+    assert!(!dead_letters.contains_key("dead_letter_queue"));
+    for queue in consumers {
+        let batch = usize::try_from(queue["max_batch_size"].as_integer().context("a number")?)?;
+        assert!((1..=CONNECTIONS_MAX).contains(&batch), "a chunk of the batch would wait for a connection");
+        assert_eq!(queue["max_batch_timeout"].as_integer(), Some(0));
+    }
+    Ok(())
+}
+
+#[test]
+fn both_workers_use_one_ledger_and_a_date_that_shows_the_codes_of_the_queue() -> Result<()> {
+    let (producer, consumer) = (config(Worker::Producer)?, config(Worker::Consumer)?);
+    assert_eq!(producer["d1_databases"], consumer["d1_databases"]);
+    for config in [&producer, &consumer] {
+        // `queue_expose_error_codes` is on from this date.
+        assert!(config["compatibility_date"].as_str().context("a date")? >= "2026-03-12");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_producer_cannot_reach_a_bucket_and_no_secret_is_written_down() -> Result<()> {
+    let producer = config(Worker::Producer)?;
+    assert!(!producer.contains_key("r2_buckets") && !producer.contains_key("vars"));
+    Ok(())
+}
+
+#[test]
+fn the_platforms_traces_which_show_keys_are_off() -> Result<()> {
+    for worker in Worker::ALL {
+        let config = config(worker)?;
+        assert!(!config["observability"].as_table().context("a table")?.contains_key("traces"));
+    }
+    Ok(())
+}
