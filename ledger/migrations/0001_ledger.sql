@@ -6,14 +6,46 @@ CREATE TABLE deletions (
     id TEXT PRIMARY KEY,
     requested_by TEXT NOT NULL,
     requested_at INTEGER NOT NULL,
+    -- The end of the undo window: nothing is delivered before it.
+    not_before INTEGER NOT NULL,
     generation INTEGER NOT NULL DEFAULT 0,
     total INTEGER NOT NULL CHECK (total > 0),
     duplicates_removed INTEGER NOT NULL,
     -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
     chunk_keys TEXT NOT NULL,
+    -- Until when a request holds the sending of its messages for itself.
+    sending_until INTEGER NOT NULL,
+    -- When every message was stored in the Queue: only then is the caller told 202.
+    enqueued_at INTEGER,
+    -- When messages that seemed lost were last sent again.
+    resent_at INTEGER,
     cancelled_at INTEGER,
     -- When the last key was decided. Never changes again.
     finished_at INTEGER
+) WITHOUT ROWID;
+
+-- What upkeep looks for: the deletions that are not over. One row write more for each deletion, none for a chunk.
+CREATE INDEX deletions_open ON deletions (requested_at) WHERE finished_at IS NULL AND cancelled_at IS NULL;
+
+-- Which deletion an Idempotency-Key has made, and of which body.
+CREATE TABLE idempotency_keys (
+    requested_by TEXT NOT NULL,
+    idempotency_key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    deletion TEXT NOT NULL,
+    PRIMARY KEY (requested_by, idempotency_key)
+) WITHOUT ROWID;
+
+-- The messages of every deletion that is not over, as they were sent, so that sending can be finished and what the platform
+-- has lost can be sent again. A row holds up to a megabyte of them: a million keys of 60 bytes take 64 rows.
+CREATE TABLE outbox (
+    deletion TEXT NOT NULL,
+    piece INTEGER NOT NULL,
+    -- The number of the first message's chunk.
+    first_chunk INTEGER NOT NULL,
+    -- The messages, one a line: JSON has no line break of its own.
+    messages TEXT NOT NULL,
+    PRIMARY KEY (deletion, piece)
 ) WITHOUT ROWID;
 
 -- One row for each chunk that a consumer has begun; a chunk without one is queued.

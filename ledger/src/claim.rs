@@ -1,7 +1,7 @@
 use protocol::{ChunkRef, Positions, R2Error, Timestamp, UnreadableReason};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::database::{Database, LedgerError, Statement, json, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
 
 /// Several chunks that one invocation asks for, in one write.
 #[derive(Clone, Debug)]
@@ -103,13 +103,13 @@ pub(crate) async fn claim(
     );
     let read = Statement::new(READ_CLAIMS, [wire]);
     let mut answer = database.batch(vec![claim, read]).await?.into_iter().skip(1);
-    let rows: Vec<ClaimRow> = next_rows(&mut answer)?;
+    let rows = next_rows(&mut answer)?;
     if rows.len() != batch.requests.len() {
         return Err(LedgerError::new("the claims' answer has not one row for each request"));
     }
     rows.into_iter()
         .zip(&batch.requests)
-        .map(|(row, request)| row.into_reply(request, &batch.token))
+        .map(|(row, request)| read_reply(&row, request, &batch.token))
         .collect()
 }
 
@@ -128,52 +128,34 @@ impl<'a> From<&'a ClaimRequest> for WireRequest<'a> {
     }
 }
 
-#[derive(Deserialize)]
-struct ClaimRow {
-    known: u8,
-    cancelled: u8,
-    in_deletion: Option<u8>,
-    claimed_by: Option<String>,
-    claimed_until: Option<u64>,
-    deleted: Option<usize>,
-    skipped: Option<usize>,
-    failed: Option<usize>,
-    undecided: Option<String>,
-    last_r2_code: Option<u32>,
-    finished: u8,
+fn read_reply(row: &Row, request: &ClaimRequest, token: &str) -> Result<ClaimReply, LedgerError> {
+    if !row.is("known")? {
+        return Ok(ClaimReply::NotAccepted(UnreadableReason::UnknownDeletion));
+    }
+    if !row.is("in_deletion")? {
+        return Ok(ClaimReply::NotAccepted(UnreadableReason::NotInDeletion));
+    }
+    if row.is("finished")? || row.is("cancelled")? {
+        return Ok(ClaimReply::NothingToDo(Settled(())));
+    }
+    if row.text_if_any("claimed_by")? == Some(token) {
+        return read_grant(row, request).map(ClaimReply::Granted);
+    }
+    Ok(ClaimReply::ClaimedElsewhere { until: row.time("claimed_until")? })
 }
 
-impl ClaimRow {
-    fn into_reply(self, request: &ClaimRequest, token: &str) -> Result<ClaimReply, LedgerError> {
-        Ok(match self {
-            Self { known: 0, .. } => ClaimReply::NotAccepted(UnreadableReason::UnknownDeletion),
-            Self { in_deletion: None | Some(0), .. } => {
-                ClaimReply::NotAccepted(UnreadableReason::NotInDeletion)
-            }
-            Self { finished: 1, .. } | Self { cancelled: 1, .. } => ClaimReply::NothingToDo(Settled(())),
-            Self { claimed_by: Some(ref holder), .. } if holder == token => {
-                ClaimReply::Granted(self.into_grant(request)?)
-            }
-            Self { claimed_until, .. } => {
-                let until = Timestamp::from_millis(claimed_until.unwrap_or_default());
-                ClaimReply::ClaimedElsewhere { until }
-            }
-        })
-    }
-
-    fn into_grant(self, request: &ClaimRequest) -> Result<Grant, LedgerError> {
-        let undecided = match &self.undecided {
-            None => Positions::all(request.keys),
-            Some(ranges) => Positions::from_json(ranges, request.keys)
-                .map_err(|error| LedgerError::new(format!("the undecided positions of a chunk: {error}")))?,
-        };
-        Ok(Grant {
-            chunk: request.chunk.clone(),
-            undecided,
-            last_error: self.last_r2_code.map(R2Error::from_code),
-            deleted: self.deleted.unwrap_or_default(),
-            skipped: self.skipped.unwrap_or_default(),
-            failed: self.failed.unwrap_or_default(),
-        })
-    }
+fn read_grant(row: &Row, request: &ClaimRequest) -> Result<Grant, LedgerError> {
+    let undecided = match row.text_if_any("undecided")? {
+        None => Positions::all(request.keys),
+        Some(ranges) => Positions::from_json(ranges, request.keys)
+            .map_err(|error| LedgerError::new(format!("the undecided positions of a chunk: {error}")))?,
+    };
+    Ok(Grant {
+        chunk: request.chunk.clone(),
+        undecided,
+        last_error: row.number_if_any("last_r2_code")?.map(R2Error::from_code),
+        deleted: row.number("deleted")?,
+        skipped: row.number("skipped")?,
+        failed: row.number("failed")?,
+    })
 }

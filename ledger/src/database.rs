@@ -1,4 +1,5 @@
-use serde::de::DeserializeOwned;
+use protocol::Timestamp;
+use serde_json::Value as Json;
 
 /// A database that speaks SQLite's SQL and runs several statements as one transaction.
 pub trait Database {
@@ -32,7 +33,10 @@ pub enum Value {
 }
 
 /// A row of an answer: its columns by name.
-pub type Row = serde_json::Map<String, serde_json::Value>;
+///
+/// Read by hand rather than by serde: a deserializer for each kind of row was a tenth of each Worker's wasm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row(serde_json::Map<String, Json>);
 
 /// The ledger could not answer, or what it answered made no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,19 +94,78 @@ impl<T: Into<Self>> From<Option<T>> for Value {
     }
 }
 
-/// Reads rows into a type of ours.
-pub(crate) fn read_rows<T: DeserializeOwned>(rows: Vec<Row>) -> Result<Vec<T>, LedgerError> {
-    rows.into_iter()
-        .map(|row| serde_json::from_value(serde_json::Value::Object(row)))
-        .collect::<Result<_, _>>()
-        .map_err(|error| LedgerError::new(format!("a row is not of the expected form: {error}")))
+impl From<serde_json::Map<String, Json>> for Row {
+    fn from(columns: serde_json::Map<String, Json>) -> Self {
+        Self(columns)
+    }
+}
+
+impl Row {
+    /// The number in a column.
+    pub(crate) fn number<T: TryFrom<u64>>(&self, column: &'static str) -> Result<T, LedgerError> {
+        self.number_if_any(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    /// The number in a column that may be empty.
+    pub(crate) fn number_if_any<T: TryFrom<u64>>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, LedgerError> {
+        let number = match self.0.get(column) {
+            Some(Json::Null) => return Ok(None),
+            Some(Json::Number(number)) => number.as_u64(),
+            _ => None,
+        };
+        number.and_then(|number| T::try_from(number).ok()).map(Some).ok_or_else(|| unexpected(column))
+    }
+
+    /// The truth in a column: SQLite's 0 or 1.
+    pub(crate) fn is(&self, column: &'static str) -> Result<bool, LedgerError> {
+        Ok(self.number_if_any::<u64>(column)? == Some(1))
+    }
+
+    /// The time in a column.
+    pub(crate) fn time(&self, column: &'static str) -> Result<Timestamp, LedgerError> {
+        self.number(column).map(Timestamp::from_millis)
+    }
+
+    /// The time in a column that may be empty.
+    pub(crate) fn time_if_any(&self, column: &'static str) -> Result<Option<Timestamp>, LedgerError> {
+        Ok(self.number_if_any(column)?.map(Timestamp::from_millis))
+    }
+
+    /// The text in a column.
+    pub(crate) fn text(&self, column: &'static str) -> Result<&str, LedgerError> {
+        self.text_if_any(column)?.ok_or_else(|| unexpected(column))
+    }
+
+    /// The text in a column that may be empty.
+    pub(crate) fn text_if_any(&self, column: &'static str) -> Result<Option<&str>, LedgerError> {
+        match self.0.get(column) {
+            Some(Json::Null) => Ok(None),
+            Some(Json::String(text)) => Ok(Some(text)),
+            _ => Err(unexpected(column)),
+        }
+    }
+
+    /// Something that a text says, such as an id.
+    pub(crate) fn parsed<T: std::str::FromStr>(&self, column: &'static str) -> Result<T, LedgerError> {
+        self.text(column)?.parse().map_err(|_| unexpected(column))
+    }
+}
+
+fn unexpected(column: &'static str) -> LedgerError {
+    LedgerError::new(format!("the column {column} is not of the expected form"))
 }
 
 /// Takes the rows of the next statement out of an answer.
-pub(crate) fn next_rows<T: DeserializeOwned>(
-    answer: &mut impl Iterator<Item = Vec<Row>>,
-) -> Result<Vec<T>, LedgerError> {
-    read_rows(answer.next().ok_or_else(|| LedgerError::new("the answer has fewer results than statements"))?)
+pub(crate) fn next_rows(answer: &mut impl Iterator<Item = Vec<Row>>) -> Result<Vec<Row>, LedgerError> {
+    answer.next().ok_or_else(|| LedgerError::new("the answer has fewer results than statements"))
+}
+
+/// Runs one statement.
+pub(crate) async fn run(database: &impl Database, statement: Statement) -> Result<Vec<Row>, LedgerError> {
+    next_rows(&mut database.batch(vec![statement]).await?.into_iter())
 }
 
 /// JSON for a parameter that carries several values.

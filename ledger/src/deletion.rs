@@ -1,22 +1,6 @@
 use protocol::{Counts, DeletionId, FailureCode, State, Timestamp};
-use serde::Deserialize;
 
-use crate::database::{Database, LedgerError, Statement, json, next_rows};
-
-/// A deletion to be written down before its first message is sent.
-#[derive(Clone, Debug)]
-pub struct NewDeletion {
-    /// Its id.
-    pub id: DeletionId,
-    /// The name of the token that requested it.
-    pub requested_by: String,
-    /// When.
-    pub requested_at: Timestamp,
-    /// Duplicates that were left out of it.
-    pub duplicates_removed: usize,
-    /// How many keys each of its chunks has.
-    pub chunk_keys: Vec<usize>,
-}
+use crate::database::{Database, LedgerError, Row, Statement, next_rows};
 
 /// A deletion as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +21,8 @@ pub struct DeletionRecord {
     pub messages: u64,
     /// When it was requested.
     pub requested_at: Timestamp,
+    /// When its undo window ends; the time of the request when it has none.
+    pub not_before: Timestamp,
     /// When its first chunk was begun.
     pub started_at: Option<Timestamp>,
     /// When its last key was decided.
@@ -56,14 +42,16 @@ pub struct ErrorCount {
     pub count: u64,
 }
 
-const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, total, duplicates_removed, chunk_keys)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const CANCEL: &str = "\
+UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL AND finished_at IS NULL";
 
-const CANCEL: &str = "UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL";
+/// What is cancelled is never sent again.
+const EMPTY_OUTBOX: &str = "\
+DELETE FROM outbox
+WHERE deletion = ?1 AND (SELECT cancelled_at FROM deletions WHERE id = ?1) IS NOT NULL";
 
 const FIND: &str = "\
-SELECT d.requested_by, d.requested_at, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
+SELECT d.requested_by, d.requested_at, d.not_before, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
        json_array_length(d.chunk_keys) AS messages,
        COUNT(c.chunk) AS begun, MIN(c.begun_at) AS started_at, MAX(c.recorded_at) AS recorded_at,
        COALESCE(SUM(c.deleted), 0) AS deleted, COALESCE(SUM(c.skipped), 0) AS skipped,
@@ -75,30 +63,14 @@ const ERRORS: &str = "\
 SELECT code, r2_code, COUNT(*) AS count FROM failures WHERE deletion = ?1
 GROUP BY code, r2_code ORDER BY count DESC, code";
 
-pub(crate) async fn insert(database: &impl Database, deletion: &NewDeletion) -> Result<(), LedgerError> {
-    let NewDeletion { id, requested_by, requested_at, duplicates_removed, chunk_keys } = deletion;
-    let total: usize = chunk_keys.iter().sum();
-    let statement = Statement::new(
-        INSERT,
-        [
-            id.as_str().into(),
-            requested_by.as_str().into(),
-            requested_at.as_millis().into(),
-            total.into(),
-            (*duplicates_removed).into(),
-            json(chunk_keys)?,
-        ],
-    );
-    database.batch(vec![statement]).await.map(drop)
-}
-
 pub(crate) async fn cancel(
     database: &impl Database,
     id: &DeletionId,
     now: Timestamp,
 ) -> Result<(), LedgerError> {
-    let statement = Statement::new(CANCEL, [id.as_str().into(), now.as_millis().into()]);
-    database.batch(vec![statement]).await.map(drop)
+    let cancel = Statement::new(CANCEL, [id.as_str().into(), now.as_millis().into()]);
+    let empty_outbox = Statement::new(EMPTY_OUTBOX, [id.as_str().into()]);
+    database.batch(vec![cancel, empty_outbox]).await.map(drop)
 }
 
 pub(crate) async fn find(
@@ -109,67 +81,47 @@ pub(crate) async fn find(
     let find = Statement::new(FIND, [id.as_str().into(), now.as_millis().into()]);
     let errors = Statement::new(ERRORS, [id.as_str().into()]);
     let mut answer = database.batch(vec![find, errors]).await?.into_iter();
-    let rows: Vec<DeletionRow> = next_rows(&mut answer)?;
-    let errors: Vec<ErrorRow> = next_rows(&mut answer)?;
-    let errors = errors.into_iter().map(ErrorCount::from).collect();
-    Ok(rows.into_iter().next().map(|row| row.into_record(id.clone(), errors)))
+    let found = next_rows(&mut answer)?;
+    let errors = next_rows(&mut answer)?.iter().map(read_error).collect::<Result<_, _>>()?;
+    found.first().map(|row| read_record(row, id.clone(), errors)).transpose()
 }
 
-#[derive(Deserialize)]
-struct DeletionRow {
-    requested_by: String,
-    requested_at: Timestamp,
-    generation: u32,
-    total: u64,
-    duplicates_removed: u64,
-    cancelled_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-    messages: u64,
-    begun: u64,
-    started_at: Option<Timestamp>,
-    recorded_at: Option<Timestamp>,
-    deleted: u64,
-    skipped: u64,
-    failed: u64,
-    in_flight: u64,
+fn read_record(row: &Row, id: DeletionId, errors: Vec<ErrorCount>) -> Result<DeletionRecord, LedgerError> {
+    let cancelled_at = row.time_if_any("cancelled_at")?;
+    let (cancel, in_flight) = (cancelled_at.is_some(), row.number::<u64>("in_flight")?);
+    let counts = Counts::derive(
+        row.number("total")?,
+        row.number("deleted")?,
+        row.number("skipped")?,
+        row.number("failed")?,
+        cancel && in_flight == 0,
+    );
+    let state = State::derive(&counts, row.number::<u64>("begun")? > 0, cancel);
+    // A cancelled deletion ends when the last chunk that was in flight is recorded, or at once.
+    let finished_at = match state {
+        State::Cancelled => cancelled_at.max(row.time_if_any("recorded_at")?),
+        _ => row.time_if_any("finished_at")?,
+    };
+    Ok(DeletionRecord {
+        id,
+        requested_by: row.text("requested_by")?.to_owned(),
+        generation: row.number("generation")?,
+        counts,
+        state,
+        duplicates_removed: row.number("duplicates_removed")?,
+        messages: row.number("messages")?,
+        requested_at: row.time("requested_at")?,
+        not_before: row.time("not_before")?,
+        started_at: row.time_if_any("started_at")?,
+        finished_at,
+        errors,
+    })
 }
 
-impl DeletionRow {
-    fn into_record(self, id: DeletionId, errors: Vec<ErrorCount>) -> DeletionRecord {
-        let cancel = self.cancelled_at.is_some();
-        let closed = cancel && self.in_flight == 0;
-        let counts = Counts::derive(self.total, self.deleted, self.skipped, self.failed, closed);
-        let state = State::derive(&counts, self.begun > 0, cancel);
-        // A cancelled deletion ends when the last chunk that was in flight is recorded, or at once.
-        let finished_at = match state {
-            State::Cancelled => self.cancelled_at.max(self.recorded_at),
-            _ => self.finished_at,
-        };
-        DeletionRecord {
-            id,
-            requested_by: self.requested_by,
-            generation: self.generation,
-            counts,
-            state,
-            duplicates_removed: self.duplicates_removed,
-            messages: self.messages,
-            requested_at: self.requested_at,
-            started_at: self.started_at,
-            finished_at,
-            errors,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct ErrorRow {
-    code: String,
-    r2_code: Option<u32>,
-    count: u64,
-}
-
-impl From<ErrorRow> for ErrorCount {
-    fn from(ErrorRow { code, r2_code, count }: ErrorRow) -> Self {
-        Self { code: FailureCode::from_text(&code), r2_code, count }
-    }
+fn read_error(row: &Row) -> Result<ErrorCount, LedgerError> {
+    Ok(ErrorCount {
+        code: FailureCode::from_text(row.text("code")?),
+        r2_code: row.number_if_any("r2_code")?,
+        count: row.number("count")?,
+    })
 }

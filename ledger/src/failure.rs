@@ -2,9 +2,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use protocol::{DeletionId, FailureCode, Timestamp};
-use serde::Deserialize;
 
-use crate::database::{Database, LedgerError, Statement, Value, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, Value, run};
 
 /// A key that ended undeleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,28 +71,21 @@ pub(crate) async fn list(
     let mut parameters = vec![deletion.as_str().into()];
     parameters.extend(after);
     parameters.push(limit.into());
-    let answer = database.batch(vec![Statement::new(LIST, parameters)]).await?;
-    let rows: Vec<FailureRow> = next_rows(&mut answer.into_iter())?;
-    Ok(rows.into_iter().map(FailureRecord::from).collect())
+    run(database, Statement::new(LIST, parameters)).await?.iter().map(read_record).collect()
 }
 
-#[derive(Deserialize)]
-struct FailureRow {
-    generation: u64,
-    chunk: u64,
-    position: u64,
-    key_json: String,
-    code: String,
-    attempts: u32,
-    failed_at: Timestamp,
-}
-
-impl From<FailureRow> for FailureRecord {
-    fn from(row: FailureRow) -> Self {
-        let FailureRow { generation, chunk, position, key_json, code, attempts, failed_at } = row;
-        let cursor = FailureCursor { generation, chunk, position };
-        Self { key_json, code: FailureCode::from_text(&code), attempts, failed_at, cursor }
-    }
+fn read_record(row: &Row) -> Result<FailureRecord, LedgerError> {
+    Ok(FailureRecord {
+        key_json: row.text("key_json")?.to_owned(),
+        code: FailureCode::from_text(row.text("code")?),
+        attempts: row.number("attempts")?,
+        failed_at: row.time("failed_at")?,
+        cursor: FailureCursor {
+            generation: row.number("generation")?,
+            chunk: row.number("chunk")?,
+            position: row.number("position")?,
+        },
+    })
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@
 //!
 //! Every decision: who may ask, what is deleted, what is tried again. The ledger answers and records.
 
+mod admission;
 mod claim;
 mod database;
 mod deletion;
 mod failure;
+mod outbox;
 mod record;
 #[cfg(target_arch = "wasm32")]
 mod shell;
@@ -20,10 +22,12 @@ mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod unreadable;
+mod upkeep;
 
+pub use admission::{EarlierRequest, Idempotency, NewDeletion, Sending};
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
 pub use database::{Database, LedgerError, Row, Statement, Value};
-pub use deletion::{DeletionRecord, ErrorCount, NewDeletion};
+pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
 #[cfg(target_arch = "wasm32")]
@@ -32,3 +36,4 @@ pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
 pub use unreadable::{UnreadableMessage, UnreadableRecord};
+pub use upkeep::LostDeletion;

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use protocol::{ChunkRef, DeletionId, FailureCode, Positions, R2Error, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::claim::{Grant, Settled};
 use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
@@ -58,7 +58,7 @@ pub struct RecordReply {
 }
 
 /// A deletion whose last key has just been decided.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedDeletion {
     /// The deletion.
     pub id: DeletionId,
@@ -147,6 +147,11 @@ RETURNING id, requested_at, total,
     (SELECT SUM(skipped) FROM chunks WHERE deletion = id) AS skipped,
     (SELECT SUM(failed) FROM chunks WHERE deletion = id) AS failed";
 
+/// What is over is never sent again.
+const EMPTY_OUTBOX: &str = "\
+DELETE FROM outbox WHERE deletion IN
+    (SELECT id FROM deletions WHERE id IN (SELECT value FROM json_each(?1)) AND finished_at IS NOT NULL)";
+
 /// Records everything of the batch in one transaction. Running it again changes nothing: the claims are given back.
 pub(crate) async fn record(
     database: &impl Database,
@@ -164,6 +169,7 @@ pub(crate) async fn record(
     let ids: BTreeSet<&str> = wire.iter().map(|outcome| outcome.deletion).collect();
     statements.push(Statement::new(RECORD_CHUNKS, [json(&wire)?, token.as_str().into(), now_ms.into()]));
     statements.push(Statement::new(FINISH_DELETIONS, [json(&ids)?, now_ms.into()]));
+    statements.push(Statement::new(EMPTY_OUTBOX, [json(&ids)?]));
 
     let mut answer = database.batch(statements).await?.into_iter().skip(before_chunks);
     read_reply(batch, &mut answer)
@@ -190,18 +196,14 @@ fn read_reply(
     batch: &RecordBatch,
     answer: &mut impl Iterator<Item = Vec<Row>>,
 ) -> Result<RecordReply, LedgerError> {
-    let recorded: Vec<RecordedRow> = next_rows(answer)?;
-    let recorded: BTreeSet<(String, u32, u32)> =
-        recorded.into_iter().map(|row| (row.deletion, row.generation, row.chunk)).collect();
+    let recorded = next_rows(answer)?.iter().map(read_chunk).collect::<Result<BTreeSet<ChunkRef>, _>>()?;
     let settled = |outcome: &ChunkOutcome| {
-        let ChunkRef { deletion, generation, chunk } = outcome.chunk();
-        let is_recorded = recorded.contains(&(deletion.as_str().to_owned(), *generation, *chunk));
-        (is_recorded && outcome.undecided.is_empty()).then_some(Settled(()))
+        (recorded.contains(outcome.chunk()) && outcome.undecided.is_empty()).then_some(Settled(()))
     };
     Ok(RecordReply {
         outcomes: batch.outcomes.iter().map(settled).collect(),
         unreadable: batch.unreadable.iter().map(|_| Settled(())).collect(),
-        finished: next_rows(answer)?,
+        finished: next_rows(answer)?.iter().map(read_finished).collect::<Result<_, _>>()?,
     })
 }
 
@@ -249,9 +251,21 @@ impl<'a> From<&'a FailedKey> for WireFailure<'a> {
     }
 }
 
-#[derive(Deserialize)]
-struct RecordedRow {
-    deletion: String,
-    generation: u32,
-    chunk: u32,
+fn read_chunk(row: &Row) -> Result<ChunkRef, LedgerError> {
+    Ok(ChunkRef {
+        deletion: row.parsed("deletion")?,
+        generation: row.number("generation")?,
+        chunk: row.number("chunk")?,
+    })
+}
+
+fn read_finished(row: &Row) -> Result<FinishedDeletion, LedgerError> {
+    Ok(FinishedDeletion {
+        id: row.parsed("id")?,
+        requested_at: row.time("requested_at")?,
+        total: row.number("total")?,
+        deleted: row.number("deleted")?,
+        skipped: row.number("skipped")?,
+        failed: row.number("failed")?,
+    })
 }

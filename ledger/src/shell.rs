@@ -31,7 +31,10 @@ impl Database for D1 {
         let prepared =
             statements.iter().map(|statement| self.prepare(statement)).collect::<Result<_, _>>()?;
         let results = self.0.batch(prepared).await?;
-        results.iter().map(|result| Ok(result.results::<Row>()?)).collect()
+        results
+            .iter()
+            .map(|result| Ok(result.results::<serde_json::Map<_, _>>()?.into_iter().map(Row::from).collect()))
+            .collect()
     }
 }
 

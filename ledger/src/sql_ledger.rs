@@ -1,22 +1,122 @@
+use std::collections::BTreeSet;
+
 use protocol::{DeletionId, Timestamp};
 
+use crate::admission::{self, EarlierRequest, NewDeletion};
 use crate::claim::{self, ClaimBatch, ClaimReply};
 use crate::database::{Database, LedgerError, Statement};
-use crate::deletion::{self, DeletionRecord, NewDeletion};
+use crate::deletion::{self, DeletionRecord};
 use crate::failure::{self, FailureCursor, FailureRecord};
+use crate::outbox;
 use crate::record::{self, RecordBatch, RecordReply};
 use crate::unreadable::{self, UnreadableRecord};
+use crate::upkeep::{self, LostDeletion};
 
 /// What the producer needs of the ledger.
 ///
 /// Every call may have been carried out although it failed.
 pub trait ProducerLedger {
-    /// Writes a deletion down, before its first message is sent.
+    /// Writes a deletion down with its messages, before the first of them is sent. False when another request with the same
+    /// Idempotency-Key came first: nothing is written then.
     ///
     /// # Errors
     ///
     /// [`LedgerError`].
-    fn insert_deletion(&self, deletion: &NewDeletion) -> impl Future<Output = Result<(), LedgerError>>;
+    fn admit_deletion(&self, deletion: &NewDeletion) -> impl Future<Output = Result<bool, LedgerError>>;
+
+    /// What this Idempotency-Key of this token has made before.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn find_idempotency_key(
+        &self,
+        requested_by: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<EarlierRequest>, LedgerError>>;
+
+    /// Takes over the sending of a deletion's messages until `until`: answers with the end of its undo window, or with `None`
+    /// when somebody else is at it or there is nothing to send.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn hold_sending(
+        &self,
+        id: &DeletionId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> impl Future<Output = Result<Option<Timestamp>, LedgerError>>;
+
+    /// Gives the sending up, for the next to take over at once.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn release_sending(&self, id: &DeletionId) -> impl Future<Output = Result<(), LedgerError>>;
+
+    /// Every message of the deletion is stored in the Queue.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn mark_enqueued(&self, id: &DeletionId, now: Timestamp)
+    -> impl Future<Output = Result<(), LedgerError>>;
+
+    /// The messages in one row of a deletion's outbox, from 0, of those chunks that `wanted` has, or of all; `None` past the
+    /// last row.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn read_outbox(
+        &self,
+        id: &DeletionId,
+        piece: usize,
+        wanted: Option<&BTreeSet<u32>>,
+    ) -> impl Future<Output = Result<Option<Vec<String>>, LedgerError>>;
+
+    /// Cancels the deletions that were requested before `before` and never accepted. Answers with how many.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn cancel_abandoned(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<usize, LedgerError>>;
+
+    /// At most `limit` deletions that are not over although all their messages were sent before `before`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn list_lost(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<LostDeletion>, LedgerError>>;
+
+    /// Messages of the deletion have been sent again.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn mark_resent(&self, id: &DeletionId, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
+
+    /// Removes at most `limit` deletions that ended before `before`, or before `failed_before` when some key failed.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn remove_expired(
+        &self,
+        before: Timestamp,
+        failed_before: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<usize, LedgerError>>;
 
     /// Cancels a deletion: no chunk of it is begun any more.
     ///
@@ -104,8 +204,68 @@ impl<D: Database> SqlLedger<D> {
 }
 
 impl<D: Database> ProducerLedger for SqlLedger<D> {
-    async fn insert_deletion(&self, deletion: &NewDeletion) -> Result<(), LedgerError> {
-        deletion::insert(&self.database, deletion).await
+    async fn admit_deletion(&self, deletion: &NewDeletion) -> Result<bool, LedgerError> {
+        admission::admit(&self.database, deletion).await
+    }
+
+    async fn find_idempotency_key(
+        &self,
+        requested_by: &str,
+        key: &str,
+    ) -> Result<Option<EarlierRequest>, LedgerError> {
+        admission::find_key(&self.database, requested_by, key).await
+    }
+
+    async fn hold_sending(
+        &self,
+        id: &DeletionId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Timestamp>, LedgerError> {
+        admission::hold(&self.database, id, now, until).await
+    }
+
+    async fn release_sending(&self, id: &DeletionId) -> Result<(), LedgerError> {
+        admission::release(&self.database, id).await
+    }
+
+    async fn mark_enqueued(&self, id: &DeletionId, now: Timestamp) -> Result<(), LedgerError> {
+        admission::mark_enqueued(&self.database, id, now).await
+    }
+
+    async fn read_outbox(
+        &self,
+        id: &DeletionId,
+        piece: usize,
+        wanted: Option<&BTreeSet<u32>>,
+    ) -> Result<Option<Vec<String>>, LedgerError> {
+        outbox::read(&self.database, id, piece, wanted).await
+    }
+
+    async fn cancel_abandoned(&self, before: Timestamp, now: Timestamp) -> Result<usize, LedgerError> {
+        upkeep::cancel_abandoned(&self.database, before, now).await
+    }
+
+    async fn list_lost(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<LostDeletion>, LedgerError> {
+        upkeep::lost(&self.database, before, now, limit).await
+    }
+
+    async fn mark_resent(&self, id: &DeletionId, now: Timestamp) -> Result<(), LedgerError> {
+        upkeep::mark_resent(&self.database, id, now).await
+    }
+
+    async fn remove_expired(
+        &self,
+        before: Timestamp,
+        failed_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, LedgerError> {
+        upkeep::remove_expired(&self.database, before, failed_before, limit).await
     }
 
     async fn cancel_deletion(&self, id: &DeletionId, now: Timestamp) -> Result<(), LedgerError> {

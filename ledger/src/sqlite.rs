@@ -47,7 +47,9 @@ fn run(connection: &Connection, Statement { sql, parameters }: &Statement) -> Re
         Value::Null => rusqlite::types::Value::Null,
     });
     let rows = statement.query_map(params_from_iter(parameters), |row| {
-        names.iter().enumerate().map(|(n, name)| Ok((name.clone(), to_json(row.get_ref(n)?)))).collect()
+        let columns: Result<serde_json::Map<_, _>, _> =
+            names.iter().enumerate().map(|(n, name)| Ok((name.clone(), to_json(row.get_ref(n)?)))).collect();
+        columns.map(Row::from)
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -1,7 +1,7 @@
 use protocol::{Timestamp, UnreadableReason, rfc3339};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::database::{Database, LedgerError, Statement, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, run};
 
 /// A message that could not be carried out, to be kept.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct UnreadableMessage {
 }
 
 /// A kept message, as the API shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnreadableRecord {
     /// The Queue's id of the message.
     pub message_id: String,
@@ -67,5 +67,16 @@ pub(crate) async fn list(
     limit: usize,
 ) -> Result<Vec<UnreadableRecord>, LedgerError> {
     let statement = Statement::new(LIST, [after.unwrap_or_default().into(), limit.into()]);
-    next_rows(&mut database.batch(vec![statement]).await?.into_iter())
+    run(database, statement).await?.iter().map(read_record).collect()
+}
+
+fn read_record(row: &Row) -> Result<UnreadableRecord, LedgerError> {
+    Ok(UnreadableRecord {
+        message_id: row.text("message_id")?.to_owned(),
+        queue: row.text("queue")?.to_owned(),
+        reason: row.text("reason")?.to_owned(),
+        body: row.text("body")?.to_owned(),
+        attempts: row.number("attempts")?,
+        received_at: row.time("received_at")?,
+    })
 }

@@ -8,7 +8,7 @@ use ledger::{
 };
 use proptest::prelude::*;
 use protocol::{
-    ChunkRef, Counts, DeletionId, FailureCode, Positions, R2Error, State, Timestamp, UnreadableReason,
+    ChunkRef, Counts, DeletionId, FailureCode, Packed, Positions, R2Error, State, Timestamp, UnreadableReason,
 };
 
 const REQUESTED_AT: u64 = 1_763_930_000_000;
@@ -33,11 +33,18 @@ fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
         id: id(),
         requested_by: "backend".to_owned(),
         requested_at: at(0),
+        not_before: at(0),
+        sending_until: at(LEASE_MS),
         duplicates_removed: 0,
-        chunk_keys: chunk_keys.to_vec(),
+        messages: messages(chunk_keys),
+        idempotency: None,
     };
-    block_on(ledger.insert_deletion(&deletion)).unwrap();
+    assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
     ledger
+}
+
+fn messages(chunk_keys: &[usize]) -> Vec<Packed> {
+    chunk_keys.iter().enumerate().map(|(n, &keys)| Packed { body: format!("message {n}"), keys }).collect()
 }
 
 fn claim(ledger: &impl ConsumerLedger, token: &str, now: u64, chunk: &ChunkRef, keys: usize) -> ClaimReply {

@@ -1,16 +1,16 @@
-use futures::stream::{self, TryStreamExt};
 use ledger::{NewDeletion, ProducerLedger};
-use protocol::limits::{CONNECTIONS_MAX, REQUEST_BYTES_MAX};
-use protocol::{
-    Counts, DeletionId, Event, Packed, QueueError, RequestId, State, group_into_sends, pack_keys,
-};
+use protocol::limits::REQUEST_BYTES_MAX;
+use protocol::{Counts, DeletionId, Event, RequestId, State, pack_keys};
 
 use crate::auth::Principal;
 use crate::body::DeletionRequest;
 use crate::host::Host;
 use crate::http::{Body, BodyError, Request, Response};
+use crate::idempotency::{self, SENDING_MS, replay};
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
+use crate::read::release_sending;
+use crate::sending::{SendingError, send_all};
 use crate::view::DeletionView;
 
 /// `POST /v1/deletions`, from somebody who may.
@@ -18,11 +18,14 @@ use crate::view::DeletionView;
 /// 1. Look at the media type: 415.
 /// 2. Read the body: 413, or 400 when it breaks off.
 /// 3. Parse it: 400, 413 or 422; nothing is accepted of a request that is not right as a whole.
-/// 4. Pack the keys into messages.
-/// 5. *await* Write the deletion down: 503. From here on its chunks are known, and only they may be deleted.
-/// 6. *await* Send every message: 429 or 503. What was sent may be carried out, which is what was asked for; the rest is
-///    cancelled, so that the deletion ends, and the caller asks again.
-/// 7. Say 202.
+/// 4. *await* With an Idempotency-Key that has been seen before, answer for what it has made: see
+///    [`replay`](crate::idempotency::replay).
+/// 5. Pack the keys into messages.
+/// 6. *await* Write the deletion and its messages down: 503. From here on its chunks are known, and only they may be deleted.
+/// 7. *await* Send every message: 429 or 503. With an Idempotency-Key the next request with it goes on here. Without one the
+///    caller will ask anew, so the rest is cancelled; what was sent may be carried out, which is what was asked for.
+/// 8. *await* Note that all are stored; as after a failed send when that fails.
+/// 9. Say 202.
 pub(crate) async fn accept(
     request: Request<impl Body>,
     principal: &Principal,
@@ -46,9 +49,19 @@ pub(crate) async fn accept(
     })?;
 
     // (3) Parse.
-    let DeletionRequest { keys, duplicates_removed } = DeletionRequest::from_json(&body)?;
+    let idempotency =
+        request.idempotency_key.as_deref().map(|key| idempotency::parse(key, &body)).transpose()?;
+    let DeletionRequest { keys, duplicates_removed, delay_seconds } = DeletionRequest::from_json(&body)?;
 
-    // (4) Pack.
+    // (4) Seen before.
+    if let Some(idempotency) = &idempotency {
+        let earlier = ledger.find_idempotency_key(principal.name, &idempotency.key).await;
+        if let Some(earlier) = earlier.map_err(|error| Problem::ledger(&error))? {
+            return replay(earlier, idempotency, ledger, queue, host).await;
+        }
+    }
+
+    // (5) Pack.
     let requested_at = host.now();
     let id = DeletionId::new(requested_at, host.random());
     let packed = pack_keys(&id, 0, requested_at, &keys);
@@ -56,25 +69,38 @@ pub(crate) async fn accept(
     drop(keys);
     drop(body);
 
-    // (5) Write down.
+    // (6) Write down.
     let deletion = NewDeletion {
         id: id.clone(),
         requested_by: principal.name.to_owned(),
         requested_at,
+        not_before: requested_at.plus_millis(u64::from(delay_seconds) * 1_000),
+        sending_until: requested_at.plus_millis(SENDING_MS),
         duplicates_removed,
-        chunk_keys: packed.iter().map(|message| message.keys).collect(),
+        messages: packed,
+        idempotency,
     };
-    ledger.insert_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))?;
-
-    // (6) Send.
-    if let Err(error) = send_all(packed, queue).await {
-        if let Err(error) = ledger.cancel_deletion(&id, host.now()).await {
-            host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
-        }
-        return Err(Problem::queue(error, host.now()));
+    if !ledger.admit_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))? {
+        return Err(idempotency::in_progress());
     }
 
-    // (7) Accepted.
+    // (7) Send, (8) note.
+    let has_key = deletion.idempotency.is_some();
+    let bodies = deletion.messages.into_iter().map(|message| message.body).collect();
+    let sent = match send_all(bodies, delay_seconds, queue).await {
+        Ok(()) => ledger.mark_enqueued(&id, host.now()).await.map_err(SendingError::Ledger),
+        Err(error) => Err(SendingError::Queue(error)),
+    };
+    if let Err(error) = sent {
+        if has_key {
+            release_sending(&id, ledger, host).await;
+        } else if let Err(error) = ledger.cancel_deletion(&id, host.now()).await {
+            host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
+        }
+        return Err(error.into_problem(host.now()));
+    }
+
+    // (9) Accepted.
     host.emit(&Event::DeletionAccepted {
         deletion: &id,
         request_id,
@@ -91,8 +117,10 @@ pub(crate) async fn accept(
         duplicates_removed: duplicates_removed as u64,
         messages: messages as u64,
         requested_at,
+        not_before: Some(deletion.not_before).filter(|&end| end > requested_at),
         started_at: None,
         finished_at: None,
+        expires_at: None,
         errors: Vec::new(),
         requested_by: principal.name,
     };
@@ -112,10 +140,4 @@ fn check_media_type<B>(request: &Request<B>) -> Result<(), Problem> {
         return Ok(());
     }
     unsupported("The body must be JSON. Send the header `Content-Type: application/json`.")
-}
-
-async fn send_all(messages: Vec<Packed>, queue: &impl Queue) -> Result<(), QueueError> {
-    stream::iter(group_into_sends(messages).into_iter().map(Ok))
-        .try_for_each_concurrent(CONNECTIONS_MAX, |send| queue.send(send))
-        .await
 }

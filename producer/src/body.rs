@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use protocol::ObjectKey;
-use protocol::limits::REQUEST_KEYS_MAX;
+use protocol::limits::{REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
 use serde::de::{Error, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -16,6 +16,8 @@ pub(crate) struct DeletionRequest<'a> {
     pub(crate) keys: Vec<ObjectKey<'a>>,
     /// How many duplicates were left out.
     pub(crate) duplicates_removed: usize,
+    /// How long nothing is to be done, in seconds: 0 to [`UNDO_SECONDS_MAX`].
+    pub(crate) delay_seconds: u32,
 }
 
 impl<'a> DeletionRequest<'a> {
@@ -35,9 +37,14 @@ impl<'a> DeletionRequest<'a> {
             );
             return Err(Problem::new(ProblemCode::PayloadTooLarge, detail));
         }
+        if wire.delay_seconds > UNDO_SECONDS_MAX {
+            let error = format!("expected at most {UNDO_SECONDS_MAX} seconds, which is a day");
+            return Err(invalid("The delay is too long. Nothing was accepted.", "#/delay_seconds", &error));
+        }
+        let delay_seconds = wire.delay_seconds;
         let keys = without_duplicates(parse_keys(wire.object_keys)?);
         let duplicates_removed = asked - keys.len();
-        Ok(Self { keys, duplicates_removed })
+        Ok(Self { keys, duplicates_removed, delay_seconds })
     }
 }
 
@@ -138,6 +145,8 @@ fn invalid(detail: &str, pointer: &str, error: &str) -> Problem {
 struct WireRequest<'a> {
     #[serde(rename = "objectKeys", borrow)]
     object_keys: Vec<Text<'a>>,
+    #[serde(default)]
+    delay_seconds: u32,
 }
 
 /// A string, borrowed from the body wherever it has no escape in it, which serde's own `Cow` never is.
@@ -214,6 +223,14 @@ mod tests {
         check("{}", invalid, &["missing field `objectKeys`"]);
         check("null", invalid, &["an object like"]);
         check(r#"[["a"]]"#, invalid, &["an object like"]);
+        check(
+            r#"{"objectKeys":["a"],"delay_seconds":86401}"#,
+            invalid,
+            &["#/delay_seconds\"", "at most 86400"],
+        );
+        check(r#"{"objectKeys":["a"],"delay_seconds":-1}"#, invalid, &["#/delay_seconds\""]);
+        check(r#"{"objectKeys":["a"],"delay_seconds":"5"}"#, invalid, &["#/delay_seconds\""]);
+        check(r#"{"objectKeys":["a"],"delay_seconds":1.5}"#, invalid, &["#/delay_seconds\""]);
         check(r#"{"objectKeys":["","a",""]}"#, invalid, &["2 keys", "#/objectKeys/0\"", "#/objectKeys/2\""]);
     }
 

@@ -11,6 +11,8 @@ pub struct Request<B> {
     pub content_type: Option<String>,
     /// `Content-Encoding`.
     pub content_encoding: Option<String>,
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
     /// The body, not read yet: nobody's is before they are known.
     pub body: B,
 }

@@ -2,7 +2,8 @@
 //!
 //! # In scope
 //!
-//! Authorisation, validation, packing, enqueueing, and reading the ledger for whoever asks. [`answer()`] is all of it.
+//! Authorisation, validation, packing, enqueueing, and reading the ledger for whoever asks. [`answer()`] is all of it, but for [`upkeep()`], which finishes what
+//! was left half done and removes what is over.
 //!
 //! # Out of scope
 //!
@@ -13,15 +14,19 @@ mod accept;
 mod auth;
 mod body;
 mod health;
+mod hex;
 mod host;
 mod http;
+mod idempotency;
 mod page;
 mod problem;
 mod queue;
 mod read;
 mod router;
+mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+mod upkeep;
 mod view;
 
 pub use auth::Tokens;
@@ -29,3 +34,4 @@ pub use host::Host;
 pub use http::{Body, BodyError, Request, Response};
 pub use queue::Queue;
 pub use router::{Ports, answer};
+pub use upkeep::upkeep;

@@ -1,6 +1,4 @@
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-
+use crate::hex::{from_hex, to_hex};
 use crate::problem::{FieldError, Problem};
 
 /// Which page of a list is asked for.
@@ -41,7 +39,7 @@ impl Page {
 
     /// The token that the next page is asked for with.
     pub(crate) fn token(after: &str) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(after)
+        to_hex(after.as_bytes())
     }
 
     /// 422 for a token that this list never gave.
@@ -51,7 +49,7 @@ impl Page {
 }
 
 fn decode(token: &str) -> Result<String, Problem> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| Page::foreign_token())?;
+    let bytes = from_hex(token).ok_or_else(Page::foreign_token)?;
     String::from_utf8(bytes).map_err(|_| Page::foreign_token())
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum ProblemCode {
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
+    IdempotencyKeyReused,
+    RequestInProgress,
     QueueOverloaded,
     QueueUnavailable,
     LedgerUnavailable,
@@ -54,6 +56,8 @@ impl ProblemCode {
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::ValidationFailed => "validation_failed",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::RequestInProgress => "request_in_progress",
             Self::QueueOverloaded => "queue_overloaded",
             Self::QueueUnavailable => "queue_unavailable",
             Self::LedgerUnavailable => "ledger_unavailable",
@@ -70,7 +74,8 @@ impl ProblemCode {
             Self::MethodNotAllowed => 405,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::ValidationFailed => 422,
+            Self::ValidationFailed | Self::IdempotencyKeyReused => 422,
+            Self::RequestInProgress => 409,
             Self::QueueOverloaded => 429,
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => 503,
         }
@@ -84,7 +89,8 @@ impl ProblemCode {
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
-            Self::ValidationFailed => "Unprocessable Content",
+            Self::ValidationFailed | Self::IdempotencyKeyReused => "Unprocessable Content",
+            Self::RequestInProgress => "Conflict",
             Self::QueueOverloaded => "Too Many Requests",
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => {
                 "Service Unavailable"
@@ -95,7 +101,11 @@ impl ProblemCode {
     /// Whether the same request may succeed later without anybody changing anything about it.
     fn retryable(self) -> bool {
         match self {
-            Self::QueueOverloaded | Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotReady => true,
+            Self::RequestInProgress
+            | Self::QueueOverloaded
+            | Self::QueueUnavailable
+            | Self::LedgerUnavailable
+            | Self::NotReady => true,
             Self::MalformedRequest
             | Self::Unauthenticated
             | Self::InvalidToken
@@ -104,6 +114,7 @@ impl ProblemCode {
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::ValidationFailed
+            | Self::IdempotencyKeyReused
             | Self::NotConfigured => false,
         }
     }

@@ -1,13 +1,13 @@
-use protocol::{Packed, QueueError};
+use protocol::QueueError;
 
 /// The Queue, as far as sending to it needs.
 pub trait Queue {
-    /// Stores these messages, which are within the limits of one send.
+    /// Stores messages of these bodies, which are within the limits of one send, to be delivered after a delay.
     ///
     /// # Errors
     ///
     /// [`QueueError`]; some, all or none of the messages may be stored then.
-    fn send(&self, messages: Vec<Packed>) -> impl Future<Output = Result<(), QueueError>>;
+    fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> impl Future<Output = Result<(), QueueError>>;
 
     /// Asks whether the Queue answers.
     ///

@@ -1,5 +1,5 @@
 use ledger::{DeletionRecord, FailureRecord, ProducerLedger};
-use protocol::DeletionId;
+use protocol::{DeletionId, Event};
 
 use crate::host::Host;
 use crate::http::Response;
@@ -54,6 +54,36 @@ pub(crate) async fn unreadable(query: &str, ledger: &impl ProducerLedger) -> Res
     let last = unreadable_messages.last().filter(|_| more);
     let next_page_token = last.map(|message| Page::token(&message.message_id));
     Ok(Response::json(200, &UnreadableView { unreadable_messages, next_page_token }))
+}
+
+/// `POST /v1/deletions/{id}/cancel`: 200 with the deletion, which begins no chunk any more. What is in flight is finished;
+/// one that is over already stays as it is, and its state tells. 404.
+pub(crate) async fn cancel(
+    id: &str,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    let DeletionRecord { id, .. } = find(id, ledger, host).await?;
+    ledger.cancel_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
+    deletion(id.as_str(), ledger, host).await
+}
+
+/// 202 with the deletion as it is now.
+pub(crate) async fn accepted(
+    id: &DeletionId,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    let mut response = deletion(id.as_str(), ledger, host).await?;
+    response.status = 202;
+    Ok(response.with_header("Location", format!("/v1/deletions/{id}")))
+}
+
+/// Lets the next request with the same Idempotency-Key go on at once; without this it has to wait for a while.
+pub(crate) async fn release_sending(id: &DeletionId, ledger: &impl ProducerLedger, host: &impl Host) {
+    if let Err(error) = ledger.release_sending(id).await {
+        host.emit(&Event::LedgerFailed { operation: "release_sending", cause: &error.cause });
+    }
 }
 
 async fn find(id: &str, ledger: &impl ProducerLedger, host: &impl Host) -> Result<DeletionRecord, Problem> {

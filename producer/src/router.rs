@@ -42,6 +42,7 @@ enum Probe {
 enum Call<'a> {
     CreateDeletion,
     ReadDeletion { id: &'a str },
+    CancelDeletion { id: &'a str },
     ListFailures { id: &'a str },
     ListUnreadableMessages,
 }
@@ -52,6 +53,7 @@ impl<'a> Route<'a> {
         match segments.as_slice() {
             ["v1", "deletions"] => Some(Self::Call(Call::CreateDeletion)),
             ["v1", "deletions", id] => Some(Self::Call(Call::ReadDeletion { id })),
+            ["v1", "deletions", id, "cancel"] => Some(Self::Call(Call::CancelDeletion { id })),
             ["v1", "deletions", id, "failures"] => Some(Self::Call(Call::ListFailures { id })),
             ["v1", "unreadable-messages"] => Some(Self::Call(Call::ListUnreadableMessages)),
             ["healthz"] => Some(Self::Probe(Probe::Healthz)),
@@ -67,6 +69,7 @@ impl<'a> Route<'a> {
             Self::Probe(Probe::Readyz) => "/readyz",
             Self::Call(Call::CreateDeletion) => "/v1/deletions",
             Self::Call(Call::ReadDeletion { .. }) => "/v1/deletions/{id}",
+            Self::Call(Call::CancelDeletion { .. }) => "/v1/deletions/{id}/cancel",
             Self::Call(Call::ListFailures { .. }) => "/v1/deletions/{id}/failures",
             Self::Call(Call::ListUnreadableMessages) => "/v1/unreadable-messages",
         }
@@ -75,7 +78,7 @@ impl<'a> Route<'a> {
     /// The method that it takes; each takes one.
     fn method(self) -> &'static str {
         match self {
-            Self::Call(Call::CreateDeletion) => "POST",
+            Self::Call(Call::CreateDeletion | Call::CancelDeletion { .. }) => "POST",
             Self::Probe(_) | Self::Call(_) => "GET",
         }
     }
@@ -143,6 +146,7 @@ where
     match call {
         Call::CreateDeletion => accept(request, &principal, request_id, *ledger, *queue, *host).await,
         Call::ReadDeletion { id } => read::deletion(id, *ledger, *host).await,
+        Call::CancelDeletion { id } => read::cancel(id, *ledger, *host).await,
         Call::ListFailures { id } => read::failures(id, query, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
     }

@@ -3,31 +3,44 @@
 use futures::StreamExt;
 use js_sys::{Function, JSON, JsString, Promise, Reflect};
 use ledger::{D1, SqlLedger};
-use protocol::{Event, Log, Packed, QueueError, Severity, Timestamp};
+use protocol::{Event, Log, QueueError, Severity, Timestamp};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use worker::{
     BatchMessageBuilder, Context, Date, Env, Headers, QueueContentType, RawMessageBuilder, Result,
-    SendMessage, event,
+    ScheduleContext, ScheduledEvent, SendMessage, event,
 };
 
-use crate::{Body, BodyError, Host, Ports, Queue, Request, Response, Tokens, answer};
+use crate::{Body, BodyError, Host, Ports, Queue, Request, Response, Tokens, answer, upkeep};
 
 /// The fetch handler.
 #[event(fetch)]
 async fn fetch(request: worker::Request, env: Env, _context: Context) -> Result<worker::Response> {
-    let ports = (env.queue("DELETIONS"), env.d1("LEDGER"));
-    let (queue, ledger) = match ports {
-        (Ok(queue), Ok(ledger)) => (DeletionQueue(queue), SqlLedger::new(D1::new(ledger))),
-        (Err(error), _) | (_, Err(error)) => {
-            Runtime.emit(&Event::ConfigInvalid { cause: &error.to_string(), r2_code: None });
-            return worker::Response::error("A binding of the producer is missing.", 503);
-        }
+    let Some((queue, ledger)) = bindings(&env) else {
+        return worker::Response::error("A binding of the producer is missing.", 503);
     };
     let token = env.secret("API_TOKEN").map(|secret| secret.to_string()).ok();
     let tokens = Tokens::new(token.as_deref());
     let ports = Ports { ledger: &ledger, queue: &queue, host: &Runtime, tokens: &tokens };
     write(answer(read(request)?, &ports).await)
+}
+
+/// The cron trigger's handler.
+#[event(scheduled)]
+async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+    if let Some((queue, ledger)) = bindings(&env) {
+        upkeep(&ledger, &queue, &Runtime).await;
+    }
+}
+
+fn bindings(env: &Env) -> Option<(DeletionQueue, SqlLedger<D1>)> {
+    match (env.queue("DELETIONS"), env.d1("LEDGER")) {
+        (Ok(queue), Ok(ledger)) => Some((DeletionQueue(queue), SqlLedger::new(D1::new(ledger)))),
+        (Err(error), _) | (_, Err(error)) => {
+            Runtime.emit(&Event::ConfigInvalid { cause: &error.to_string(), r2_code: None });
+            None
+        }
+    }
 }
 
 fn read(request: worker::Request) -> Result<Request<Incoming>> {
@@ -38,6 +51,7 @@ fn read(request: worker::Request) -> Result<Request<Incoming>> {
         authorization: headers.get("Authorization")?,
         content_type: headers.get("Content-Type")?,
         content_encoding: headers.get("Content-Encoding")?,
+        idempotency_key: headers.get("Idempotency-Key")?,
         body: Incoming(request),
     })
 }
@@ -79,12 +93,13 @@ impl Body for Incoming {
 struct DeletionQueue(worker::Queue);
 
 impl Queue for DeletionQueue {
-    async fn send(&self, messages: Vec<Packed>) -> std::result::Result<(), QueueError> {
-        let messages: Vec<SendMessage<JsValue>> = messages
-            .into_iter()
-            .map(|message| {
-                let body = JsValue::from_str(&message.body);
-                RawMessageBuilder::new(body).build_with_content_type(QueueContentType::Text)
+    async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> std::result::Result<(), QueueError> {
+        let messages: Vec<SendMessage<JsValue>> = bodies
+            .iter()
+            .map(|body| {
+                RawMessageBuilder::new(JsValue::from_str(body))
+                    .delay_seconds(delay_seconds)
+                    .build_with_content_type(QueueContentType::Text)
             })
             .collect();
         let batch = BatchMessageBuilder::new().messages(messages).build();

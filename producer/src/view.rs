@@ -14,10 +14,16 @@ pub(crate) struct DeletionView<'a> {
     pub(crate) messages: u64,
     #[serde(serialize_with = "rfc3339::serialize")]
     pub(crate) requested_at: Timestamp,
+    /// The end of the undo window, where there is one.
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    pub(crate) not_before: Option<Timestamp>,
     #[serde(serialize_with = "rfc3339::serialize_option")]
     pub(crate) started_at: Option<Timestamp>,
     #[serde(serialize_with = "rfc3339::serialize_option")]
     pub(crate) finished_at: Option<Timestamp>,
+    /// When the ledger forgets it.
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    pub(crate) expires_at: Option<Timestamp>,
     pub(crate) errors: Vec<ErrorView>,
     pub(crate) requested_by: &'a str,
 }
@@ -32,8 +38,10 @@ impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
             duplicates_removed: record.duplicates_removed,
             messages: record.messages,
             requested_at: record.requested_at,
+            not_before: Some(record.not_before).filter(|&end| end > record.requested_at),
             started_at: record.started_at,
             finished_at: record.finished_at,
+            expires_at: record.finished_at.map(|end| end.plus_millis(record.state.retention_millis())),
             errors: record.errors.iter().map(ErrorView::from).collect(),
             requested_by: &record.requested_by,
         }

@@ -29,6 +29,12 @@ impl Counts {
     }
 }
 
+/// How long the ledger keeps a deletion none of whose keys failed, in milliseconds: 7 days.
+pub const RETENTION_MS: u64 = 7 * 86_400_000;
+
+/// How long the ledger keeps a deletion with failures, in milliseconds: 30 days.
+pub const RETENTION_FAILED_MS: u64 = 30 * 86_400_000;
+
 /// The state of a deletion. Clients must expect more to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +64,16 @@ impl State {
             Counts { cancelled: 1.., .. } => Self::Cancelled,
             Counts { failed: 1.., .. } => Self::Failed,
             _ => Self::Succeeded,
+        }
+    }
+
+    /// How long the ledger keeps a deletion after its end, in milliseconds: a week, or a month when some key failed.
+    pub fn retention_millis(self) -> u64 {
+        match self {
+            Self::Failed => RETENTION_FAILED_MS,
+            Self::Queued | Self::Running | Self::Cancelling | Self::Succeeded | Self::Cancelled => {
+                RETENTION_MS
+            }
         }
     }
 

@@ -54,6 +54,26 @@ pub enum Event<'a> {
         /// Messages sent.
         messages: usize,
     },
+    /// Messages of a deletion that the platform has lost were sent again.
+    #[serde(rename = "deletion.resent")]
+    DeletionResent {
+        /// The deletion.
+        deletion: &'a DeletionId,
+        /// Messages sent.
+        messages: usize,
+    },
+    /// Upkeep has gone round.
+    #[serde(rename = "upkeep.finished")]
+    UpkeepFinished {
+        /// Deletions that it has cancelled, because they were never accepted and nobody asked for them again.
+        abandoned: usize,
+        /// Deletions whose lost messages it has sent again.
+        resent: usize,
+        /// Deletions that it has removed, because they ended long enough ago.
+        removed: usize,
+        /// How long it took.
+        duration_ms: u64,
+    },
     /// A deletion became final.
     #[serde(rename = "deletion.finished")]
     DeletionFinished {
@@ -209,10 +229,12 @@ impl Event<'_> {
             | Self::LedgerFailed { .. }
             | Self::ConfigInvalid { .. } => Severity::Error,
             Self::RequestFinished { status: 400.., .. }
+            | Self::DeletionResent { .. }
             | Self::ChunkRetried { .. }
             | Self::ChunkSplit { .. } => Severity::Warn,
             Self::RequestFinished { .. }
             | Self::DeletionAccepted { .. }
+            | Self::UpkeepFinished { .. }
             | Self::DeletionFinished { .. }
             | Self::BatchProcessed { .. } => Severity::Info,
         }

@@ -24,7 +24,7 @@ mod retry;
 mod time;
 mod ulid;
 
-pub use counts::{Counts, State};
+pub use counts::{Counts, RETENTION_FAILED_MS, RETENTION_MS, State};
 pub use event::{Event, Log, Severity};
 pub use failure::FailureCode;
 pub use id::{DeletionId, InvalidDeletionId, RequestId};
@@ -34,7 +34,7 @@ pub use pack::{Packed, group_into_sends, pack_keys};
 pub use positions::{InvalidPositions, Positions};
 pub use queue_error::{QueueError, QueueErrorClass};
 pub use r2_error::{R2Error, R2ErrorClass};
-pub use retry::{RETRIES_MAX, RetryCause, retry_delay_seconds};
+pub use retry::{MESSAGE_LIFE_SECONDS_MAX, RETRIES_MAX, RetryCause, retry_delay_seconds};
 pub use time::{Timestamp, rfc3339};
 
 /// How the name of a dead-letter queue ends; the consumer tells its two queues apart by it.

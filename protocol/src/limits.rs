@@ -31,6 +31,10 @@ pub const CONNECTIONS_MAX: usize = 6;
 /// Longest delay of a message, in seconds. The newest pages say 24 hours, older ones 12: we stay under both.
 pub const DELAY_SECONDS_MAX: u32 = 43_200;
 
+/// Longest undo window of a deletion, in seconds: the longest delay that a message can be sent with. docs:
+/// queues/platform/limits, in its newest form; a queue that takes only 12 hours refuses a longer one, and the request with it.
+pub const UNDO_SECONDS_MAX: u32 = 86_400;
+
 /// How long R2 wants between two writes to one key, in milliseconds: one write a second, else 10058.
 /// docs: r2/platform/limits. A tenth is added for the clocks' disagreement.
 pub const SAME_KEY_SPACING_MS: u64 = 1_100;

@@ -45,21 +45,21 @@ pub fn pack_keys(
     packed
 }
 
-/// Groups messages, in order, into sends that the Queue takes: at most [`SEND_MESSAGES_MAX`] messages and
+/// Groups the bodies of messages, in order, into sends that the Queue takes: at most [`SEND_MESSAGES_MAX`] messages and
 /// [`SEND_BYTES_MAX`] bytes, the platform's metadata counted.
-pub fn group_into_sends(messages: Vec<Packed>) -> Vec<Vec<Packed>> {
-    let mut sends: Vec<Vec<Packed>> = Vec::new();
+pub fn group_into_sends(bodies: Vec<String>) -> Vec<Vec<String>> {
+    let mut sends: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
-    for message in messages {
-        let added = message.body.len() + MESSAGE_METADATA_BYTES;
+    for body in bodies {
+        let added = body.len() + MESSAGE_METADATA_BYTES;
         match sends.last_mut() {
             Some(send) if send.len() < SEND_MESSAGES_MAX && bytes + added <= SEND_BYTES_MAX => {
                 bytes += added;
-                send.push(message);
+                send.push(body);
             }
             _ => {
                 bytes = added;
-                sends.push(vec![message]);
+                sends.push(vec![body]);
             }
         }
     }
@@ -143,14 +143,13 @@ mod tests {
         fn sends_keep_every_message_in_order_and_within_the_limits(
             bytes in prop::collection::vec(1_usize..=MESSAGE_BODY_BYTES_MAX, 0..300),
         ) {
-            let messages: Vec<Packed> =
-                bytes.iter().map(|&bytes| Packed { body: "b".repeat(bytes), keys: 1 }).collect();
-            let sends = group_into_sends(messages.clone());
+            let bodies: Vec<String> = bytes.iter().map(|&bytes| "b".repeat(bytes)).collect();
+            let sends = group_into_sends(bodies.clone());
             for send in &sends {
-                let bytes: usize = send.iter().map(|message| message.body.len() + MESSAGE_METADATA_BYTES).sum();
+                let bytes: usize = send.iter().map(|body| body.len() + MESSAGE_METADATA_BYTES).sum();
                 prop_assert!(!send.is_empty() && send.len() <= SEND_MESSAGES_MAX && bytes <= SEND_BYTES_MAX);
             }
-            prop_assert_eq!(sends.concat(), messages);
+            prop_assert_eq!(sends.concat(), bodies);
         }
     }
 

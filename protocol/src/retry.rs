@@ -83,9 +83,11 @@ const fn backoff_cap_seconds(attempt: u32) -> u32 {
     if seconds > CAP_SECONDS { CAP_SECONDS } else { seconds }
 }
 
-// A message must not outlive its queue: every wait at its longest and every delivery at the platform's longest still
-// end within the shortest retention there is.
-const _: () = assert!(longest_life_seconds() < RETENTION_SECONDS_MIN);
+/// How long a message can live: every wait at its longest and every delivery at the platform's longest.
+pub const MESSAGE_LIFE_SECONDS_MAX: u32 = longest_life_seconds();
+
+// A message must not outlive its queue, not even the one with the shortest retention there is.
+const _: () = assert!(MESSAGE_LIFE_SECONDS_MAX < RETENTION_SECONDS_MIN);
 
 const fn longest_life_seconds() -> u32 {
     let mut seconds = CONSUMER_WALL_SECONDS;

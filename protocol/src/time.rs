@@ -23,6 +23,12 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
+    /// The time `millis` milliseconds earlier, or the epoch.
+    #[must_use]
+    pub const fn minus_millis(self, millis: u64) -> Self {
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// Milliseconds from `earlier` to this time; zero when `earlier` is later.
     pub const fn millis_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -40,10 +40,13 @@ impl<'a> World<'a> {
             id: id.clone(),
             requested_by: "backend".to_owned(),
             requested_at: host.now(),
+            not_before: host.now(),
+            sending_until: host.now(),
             duplicates_removed: 0,
-            chunk_keys: packed.iter().map(|message| message.keys).collect(),
+            messages: packed.clone(),
+            idempotency: None,
         };
-        block_on(ledger.insert_deletion(&deletion)).unwrap();
+        block_on(ledger.admit_deletion(&deletion)).unwrap();
         let bystanders = ["proj_421/a", "proj_4", "proj_42"].map(str::to_owned);
         let bucket = FakeBucket::new(host, keys.iter().cloned().chain(bystanders));
         let messages = packed.into_iter().map(|message| message.body).collect();

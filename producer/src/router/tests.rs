@@ -6,9 +6,7 @@ use ledger::{
     SqliteDatabase, UnreadableMessage,
 };
 use protocol::limits::{REQUEST_BYTES_MAX, SEND_BYTES_MAX};
-use protocol::{
-    ChunkMessage, ChunkRef, FailureCode, Log, Packed, QueueError, R2Error, Timestamp, UnreadableReason,
-};
+use protocol::{ChunkMessage, ChunkRef, FailureCode, Log, QueueError, R2Error, Timestamp, UnreadableReason};
 use serde_json::{Value, json};
 
 use super::*;
@@ -40,20 +38,22 @@ impl Log for FakeHost {
 
 #[derive(Default)]
 struct FakeQueue {
-    stored: RefCell<Vec<Packed>>,
+    stored: RefCell<Vec<String>>,
+    delays: RefCell<Vec<u32>>,
     /// The code that sends fail with, and after how many of them.
     fails: Option<(u32, usize)>,
     sends: Cell<usize>,
 }
 
 impl Queue for FakeQueue {
-    async fn send(&self, messages: Vec<Packed>) -> Result<(), QueueError> {
+    async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
         self.sends.set(self.sends.get() + 1);
-        assert!(messages.iter().map(|message| message.body.len()).sum::<usize>() <= SEND_BYTES_MAX);
+        assert!(bodies.iter().map(String::len).sum::<usize>() <= SEND_BYTES_MAX);
+        self.delays.borrow_mut().push(delay_seconds);
         match self.fails {
             Some((code, after)) if self.sends.get() > after => Err(QueueError { code }),
             _ => {
-                self.stored.borrow_mut().extend(messages);
+                self.stored.borrow_mut().extend(bodies);
                 Ok(())
             }
         }
@@ -111,6 +111,13 @@ impl World {
         self.ask(request("GET", target, Vec::new()))
     }
 
+    fn post_with_key(&self, key: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.ask(Request {
+            idempotency_key: Some(key.to_owned()),
+            ..request("POST", "/v1/deletions", body.into())
+        })
+    }
+
     fn post(&self, body: impl Into<Vec<u8>>) -> Answer {
         self.ask(request("POST", "/v1/deletions", body.into()))
     }
@@ -150,6 +157,7 @@ fn request(method: &str, target: &str, body: Vec<u8>) -> Request<Vec<u8>> {
         authorization: Some("Bearer s3cret".to_owned()),
         content_type: Some("application/json; charset=utf-8".to_owned()),
         content_encoding: None,
+        idempotency_key: None,
         body,
     }
 }
@@ -174,8 +182,7 @@ fn a_deletion_is_accepted_when_every_message_is_stored_and_can_be_read_back() {
     assert_eq!(accepted.body["counts"], pending);
 
     let stored = world.queue.stored.borrow();
-    let keys: usize =
-        stored.iter().map(|message| ChunkMessage::from_json(&message.body).unwrap().keys.len()).sum();
+    let keys: usize = stored.iter().map(|message| ChunkMessage::from_json(message).unwrap().keys.len()).sum();
     assert_eq!((stored.len(), keys), (25, 25_000));
     assert_eq!(world.queue.sends.get(), 7);
 
@@ -216,7 +223,7 @@ fn failures_are_read_in_pages() {
         ["k0\0", "k2\0", "k4\0", "k6\0", "k8\0"]
     );
     assert_eq!((&listed[0]["code"], &listed[0]["attempts"]), (&json!("object_locked"), &json!(1)));
-    assert_eq!(world.get(&format!("/v1/deletions/{id}/failures?page_token=MC4x")).status, 422);
+    assert_eq!(world.get(&format!("/v1/deletions/{id}/failures?page_token=302e31")).status, 422);
 
     let page = world.get("/v1/unreadable-messages?page_size=2");
     assert_eq!(page.body["unreadable_messages"].as_array().unwrap().len(), 2);
@@ -242,7 +249,7 @@ fn what_the_queue_refuses_is_never_accepted_and_the_rest_is_cancelled() {
         assert_eq!((refused.status, refused.body["code"].as_str()), (status, Some(problem)), "{code}");
         assert_eq!(refused.body["retryable"], true);
         assert_eq!(refused.header("Retry-After"), Some(retry_after), "{code}");
-        let message = world.queue.stored.borrow()[0].body.clone();
+        let message = world.queue.stored.borrow()[0].clone();
         let id = ChunkMessage::from_json(&message).unwrap().chunk.deletion;
         let read = world.get(&format!("/v1/deletions/{id}"));
         assert_eq!(
@@ -250,6 +257,151 @@ fn what_the_queue_refuses_is_never_accepted_and_the_rest_is_cancelled() {
             (&json!("cancelled"), &json!(10_000))
         );
     }
+}
+
+#[test]
+fn the_same_request_with_the_same_key_makes_one_deletion() {
+    let world = World::new();
+    let first = world.post_with_key("project-42", keys_body(1_500));
+    assert_eq!((first.status, first.header("Idempotent-Replayed")), (202, None));
+    for key in ["project-42", "\"project-42\""] {
+        let again = world.post_with_key(key, keys_body(1_500));
+        assert_eq!((again.status, again.header("Idempotent-Replayed")), (202, Some("true")));
+        assert_eq!((&again.body, again.header("Location")), (&first.body, first.header("Location")));
+    }
+    assert_eq!(world.queue.stored.borrow().len(), 2);
+
+    let reused = world.post_with_key("project-42", keys_body(1_501));
+    assert_eq!((reused.status, &reused.body["code"]), (422, &json!("idempotency_key_reused")));
+    let other = world.post_with_key("project-43", keys_body(1_500));
+    assert_ne!(other.body["id"], first.body["id"]);
+    let invalid = world.post_with_key("é", keys_body(1));
+    assert_eq!((invalid.status, &invalid.body["code"]), (400, &json!("malformed_request")));
+}
+
+#[test]
+fn a_request_that_the_queue_refused_is_finished_by_the_same_request_and_never_doubled() {
+    let mut world = World::new();
+    world.queue.fails = Some((15000, 1));
+    let refused = world.post_with_key("k", keys_body(10_000));
+    assert_eq!((refused.status, &refused.body["retryable"]), (503, &json!(true)));
+    let stored = world.queue.stored.borrow()[0].clone();
+    let id = ChunkMessage::from_json(&stored).unwrap().chunk.deletion;
+    let counts = world.get(&format!("/v1/deletions/{id}")).body["counts"].clone();
+    assert_eq!(
+        (&counts["pending"], &counts["cancelled"]),
+        (&json!(10_000), &json!(0)),
+        "waits to be asked again"
+    );
+
+    world.queue.fails = None;
+    world.host.now.set(5_000);
+    let finished = world.post_with_key("k", keys_body(10_000));
+    assert_eq!((finished.status, &finished.body["id"]), (202, &json!(id.as_str())));
+    let mut bodies = world.queue.stored.borrow().clone();
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 10, "every message, and none of another deletion");
+}
+
+#[test]
+fn while_the_first_request_is_sending_the_second_is_told_to_ask_again() {
+    let mut world = World::new();
+    world.queue.fails = Some((15000, 0));
+    world.post_with_key("k", keys_body(10));
+    // As it stands while a request is at work, or after one has died.
+    let stored = world.get("/v1/deletions/x").status;
+    assert_eq!(stored, 404);
+    let id = block_on(world.ledger.find_idempotency_key("api_token", "k")).unwrap().unwrap().deletion;
+    let until = world.host.now().plus_millis(120_000);
+    assert!(block_on(world.ledger.hold_sending(&id, world.host.now(), until)).unwrap().is_some());
+    world.queue.fails = None;
+    let busy = world.post_with_key("k", keys_body(10));
+    assert_eq!((busy.status, &busy.body["code"]), (409, &json!("request_in_progress")));
+    assert_eq!((&busy.body["retryable"], busy.header("Retry-After")), (&json!(true), Some("1")));
+    world.host.now.set(120_000);
+    assert_eq!(world.post_with_key("k", keys_body(10)).status, 202);
+    assert_eq!(world.queue.stored.borrow().len(), 1);
+}
+
+#[test]
+fn an_undo_window_delays_every_message_and_can_be_used() {
+    let world = World::new();
+    let mut body: Value = serde_json::from_str(&keys_body(1_001)).unwrap();
+    body["delay_seconds"] = json!(3_600);
+    let accepted = world.post(body.to_string());
+    assert_eq!(accepted.body["not_before"], "2025-11-23T21:33:20.000Z");
+    assert_eq!(*world.queue.delays.borrow(), [3_600]);
+
+    let id = accepted.body["id"].as_str().unwrap();
+    let cancelled = world.ask(request("POST", &format!("/v1/deletions/{id}/cancel"), Vec::new()));
+    assert_eq!((cancelled.status, &cancelled.body["state"]), (200, &json!("cancelled")));
+    assert_eq!(cancelled.body["counts"]["cancelled"], 1_001);
+    assert_eq!(cancelled.body["expires_at"], "2025-11-30T20:33:20.000Z");
+    let again = world.ask(request("POST", &format!("/v1/deletions/{id}/cancel"), Vec::new()));
+    assert_eq!(again.body, cancelled.body);
+    assert_eq!(world.ask(request("POST", "/v1/deletions/del_x/cancel", Vec::new())).status, 404);
+}
+
+fn upkeep(world: &World) {
+    block_on(crate::upkeep(&world.ledger, &world.queue, &world.host));
+}
+
+const DAY_MS: u64 = 86_400_000;
+
+#[test]
+fn chunks_that_the_platform_has_lost_are_sent_once_more_and_no_others() {
+    let world = World::new();
+    let accepted = world.post(keys_body(3_000));
+    world.consume(accepted.body["id"].as_str().unwrap(), 1_000);
+    let sent = world.queue.stored.borrow_mut().split_off(0);
+
+    world.host.now.set(DAY_MS / 2);
+    upkeep(&world);
+    assert!(world.queue.stored.borrow().is_empty(), "they may still come");
+    world.host.now.set(DAY_MS);
+    upkeep(&world);
+    assert_eq!(*world.queue.stored.borrow(), sent[1..]);
+    upkeep(&world);
+    assert_eq!(world.queue.stored.borrow().len(), 2, "and not again at once");
+    world.host.now.set(2 * DAY_MS);
+    upkeep(&world);
+    assert_eq!(world.queue.stored.borrow().len(), 4);
+    assert_eq!(world.host.log.borrow().iter().filter(|line| line.contains("deletion.resent")).count(), 2);
+}
+
+#[test]
+fn what_was_never_accepted_and_never_asked_for_again_is_cancelled_after_a_day() {
+    let mut world = World::new();
+    world.queue.fails = Some((15000, 0));
+    world.post_with_key("k", keys_body(10));
+    world.queue.fails = None;
+    let id = block_on(world.ledger.find_idempotency_key("api_token", "k")).unwrap().unwrap().deletion;
+    let state = |world: &World| world.get(&format!("/v1/deletions/{id}")).body["state"].clone();
+    world.host.now.set(DAY_MS - 1);
+    upkeep(&world);
+    assert_eq!(state(&world), "queued");
+    world.host.now.set(DAY_MS);
+    upkeep(&world);
+    assert_eq!(state(&world), "cancelled");
+    assert!(world.queue.stored.borrow().is_empty());
+}
+
+#[test]
+fn a_deletion_is_forgotten_a_week_after_its_end_and_one_with_failures_a_month_after() {
+    let world = World::new();
+    let failed = world.post_with_key("failed", keys_body(2)).body["id"].as_str().unwrap().to_owned();
+    world.consume(&failed, 2);
+    let succeeded = world.post_with_key("succeeded", keys_body(2)).body["id"].as_str().unwrap().to_owned();
+    block_on(world.ledger.cancel_deletion(&succeeded.parse().unwrap(), world.host.now())).unwrap();
+    let status = |id: &str| world.get(&format!("/v1/deletions/{id}")).status;
+    for (day, expected) in [(6, (200, 200)), (7, (200, 404)), (29, (200, 404)), (30, (404, 404))] {
+        world.host.now.set(day * DAY_MS);
+        upkeep(&world);
+        assert_eq!((status(&failed), status(&succeeded)), expected, "day {day}");
+    }
+    let anew = world.post_with_key("failed", keys_body(3));
+    assert_eq!(anew.status, 202, "the key is free again");
 }
 
 #[test]

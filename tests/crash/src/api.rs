@@ -57,13 +57,30 @@ impl Pair {
     /// # Errors
     /// When it does not answer.
     pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
+        self.call_with_key(method, path, None, body)
+    }
+
+    /// The same with an `Idempotency-Key`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn call_with_key(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Reply> {
         let url = format!("http://{}{path}", self.workerd.address("producer")?);
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
         let agent = ureq::Agent::from(agent.build());
-        let request = ureq::http::Request::builder()
+        let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(&url)
             .header("authorization", format!("Bearer {TOKEN}"));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
         let sent = match body {
             Some(body) => {
                 agent.run(request.header("content-type", "application/json").body(body.to_string())?)

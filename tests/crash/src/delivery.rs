@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -98,18 +98,32 @@ impl Dispatcher {
         Self { agent: agent.into(), url: format!("http://{address}/") }
     }
 
-    /// The Worker itself, which hands batches to the Worker `consumer` of the same process.
+    /// The Worker itself, which hands batches to the Worker `consumer` of the same process, and sets off the cron trigger of
+    /// the Worker `producer`, where there is one.
     ///
     /// # Errors
     /// When the crate is not in its repository.
-    pub fn worker(consumer: &str) -> Result<WorkerConfig> {
+    pub fn worker(consumer: &str, producer: Option<&str>) -> Result<WorkerConfig> {
+        let to = |binding: &str, worker: &str| (binding.to_owned(), Binding::Worker(worker.to_owned()));
+        let producer = producer.map(|producer| to("PRODUCER", producer));
         Ok(WorkerConfig {
             name: "dispatcher".to_owned(),
             modules: vec![root()?.join("tests/crash/src/dispatcher.js")],
             compatibility_date: "2026-11-01".to_owned(),
             compatibility_flags: vec!["service_binding_extra_handlers".to_owned()],
-            bindings: vec![("CONSUMER".to_owned(), Binding::Worker(consumer.to_owned()))],
+            bindings: [to("CONSUMER", consumer)].into_iter().chain(producer).collect(),
         })
+    }
+
+    /// Sets off the producer's cron trigger, and waits until it is done.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn cron(&self) -> Result<()> {
+        let mut response = self.agent.post(format!("{}cron", self.url)).send_empty()?;
+        let outcome: Value = serde_json::from_str(&response.body_mut().read_to_string()?)?;
+        ensure!(outcome.get("outcome").and_then(Value::as_str) == Some("ok"), "the cron trigger: {outcome}");
+        Ok(())
     }
 
     /// Delivers the messages in one batch, as they are: what the broker holds is not asked and not changed.

@@ -56,7 +56,7 @@ impl Pair {
             workers: vec![
                 worker("producer", &producer)?,
                 worker("consumer", &consumer)?,
-                Dispatcher::worker("consumer")?,
+                Dispatcher::worker("consumer", Some("producer"))?,
             ],
         };
         let workerd = Workerd::start(&config)?;

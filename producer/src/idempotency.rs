@@ -1,0 +1,131 @@
+use ledger::{EarlierRequest, Idempotency, ProducerLedger, Sending};
+use sha2::{Digest, Sha256};
+
+use crate::hex::to_hex;
+use crate::host::Host;
+use crate::http::Response;
+use crate::problem::{Problem, ProblemCode};
+use crate::queue::Queue;
+use crate::read;
+use crate::sending::{SendingError, send_outbox};
+
+/// How long a request holds the sending of its messages for itself, in milliseconds: longer than the Queue has been seen to
+/// hang (57 s, cloudflare/workerd issue 6053).
+pub(crate) const SENDING_MS: u64 = 120_000;
+
+const KEY_BYTES_MAX: usize = 255;
+
+/// Reads an `Idempotency-Key`: 1 to 255 printable ASCII characters, bare as most clients send it, or quoted as the draft
+/// standard has it (draft-ietf-httpapi-idempotency-key-header). Both spellings are one key.
+///
+/// 400 for anything else.
+pub(crate) fn parse(header: &str, body: &[u8]) -> Result<Idempotency, Problem> {
+    let invalid = || {
+        let detail = format!(
+            "The Idempotency-Key is not 1 to {KEY_BYTES_MAX} printable ASCII characters, bare or quoted."
+        );
+        Problem::new(ProblemCode::MalformedRequest, detail)
+    };
+    let header = header.trim();
+    let key = match header.strip_prefix('"') {
+        Some(rest) => unquote(rest).ok_or_else(invalid)?,
+        None => header.to_owned(),
+    };
+    let printable = key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || !printable {
+        return Err(invalid());
+    }
+    let fingerprint = to_hex(&Sha256::digest(body));
+    Ok(Idempotency { key, fingerprint })
+}
+
+/// The text of a structured field's string, after its first quote. Only quotes and backslashes are escaped in one.
+fn unquote(rest: &str) -> Option<String> {
+    let (mut text, mut characters) = (String::new(), rest.chars());
+    loop {
+        match characters.next()? {
+            '"' => return characters.next().is_none().then_some(text),
+            '\\' => text.push(characters.next().filter(|escaped| ['"', '\\'].contains(escaped))?),
+            other => text.push(other),
+        }
+    }
+}
+
+/// Answers a request whose Idempotency-Key has been seen before.
+///
+/// 1. Made of another body: 422.
+/// 2. Every message stored: 202 with the deletion as it is now.
+/// 3. Another request is sending them: 409, to be asked again.
+/// 4. That request has died, or the Queue refused it: *await* take its place, *await* send every message from the outbox;
+///    those that were stored before are delivered twice, which is harmless. 202.
+pub(crate) async fn replay(
+    earlier: EarlierRequest,
+    idempotency: &Idempotency,
+    ledger: &impl ProducerLedger,
+    queue: &impl Queue,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    let EarlierRequest { deletion: id, fingerprint, sending } = earlier;
+    // (1) Another body.
+    if fingerprint != idempotency.fingerprint {
+        let detail = "This Idempotency-Key was used with another body. Use a new key for another deletion.";
+        return Err(Problem::new(ProblemCode::IdempotencyKeyReused, detail));
+    }
+    match sending {
+        // (2) Stored.
+        Sending::Done => {}
+        // (3) Being sent.
+        Sending::Held { until } if until > host.now() => return Err(in_progress()),
+        // (4) Given up.
+        Sending::Held { .. } => {
+            let now = host.now();
+            let held = ledger.hold_sending(&id, now, now.plus_millis(SENDING_MS)).await;
+            let not_before = held.map_err(|error| Problem::ledger(&error))?.ok_or_else(in_progress)?;
+            let sent = send_outbox(&id, None, not_before, ledger, queue, host).await;
+            let noted = match sent {
+                Ok(_) => ledger.mark_enqueued(&id, host.now()).await.map_err(SendingError::Ledger),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = noted {
+                read::release_sending(&id, ledger, host).await;
+                return Err(error.into_problem(host.now()));
+            }
+        }
+    }
+    Ok(read::accepted(&id, ledger, host).await?.with_header("Idempotent-Replayed", "true"))
+}
+
+/// 409: the first request with this key is still at work.
+pub(crate) fn in_progress() -> Problem {
+    let detail = "A request with this Idempotency-Key is being carried out. Send it again in a moment.";
+    Problem::new(ProblemCode::RequestInProgress, detail).with_header("Retry-After", "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_bare_or_quoted() {
+        for (header, key) in [
+            ("project-42", "project-42"),
+            ("\"project-42\"", "project-42"),
+            (" a b ", "a b"),
+            (r#""say \"x\" \\""#, r#"say "x" \"#),
+            (r#"a"b"#, r#"a"b"#),
+        ] {
+            assert_eq!(parse(header, b"").map(|idempotency| idempotency.key), Ok(key.to_owned()), "{header}");
+        }
+        assert!(parse(&"k".repeat(255), b"").is_ok());
+        for header in ["", "  ", "\"\"", "\"a", "\"a\"b", r#""a\b""#, "é", "a\tb", &"k".repeat(256)] {
+            assert!(parse(header, b"").is_err(), "{header}");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_tells_bodies_apart() {
+        let fingerprint = |body: &[u8]| parse("k", body).unwrap().fingerprint;
+        assert_eq!(fingerprint(b"a"), fingerprint(b"a"));
+        assert_ne!(fingerprint(b"a"), fingerprint(b"a "));
+    }
+}

@@ -1,0 +1,66 @@
+use ledger::{LedgerError, LostDeletion, ProducerLedger};
+use protocol::{Event, MESSAGE_LIFE_SECONDS_MAX, RETENTION_FAILED_MS, RETENTION_MS};
+
+use crate::host::Host;
+use crate::queue::Queue;
+use crate::sending::{SendingError, send_outbox};
+
+/// How long a deletion that nobody was told 202 for waits to be asked for again with its Idempotency-Key, in milliseconds.
+const ABANDONED_MS: u64 = 86_400_000;
+
+/// After how long a message that has not come is taken for lost, in milliseconds: an hour longer than one can live.
+const LOST_MS: u64 = (MESSAGE_LIFE_SECONDS_MAX as u64 + 3_600) * 1_000;
+
+/// Most deletions that one round sends, and most that it removes: a round ends, the next goes on.
+const RESENT_MAX: usize = 20;
+const REMOVED_MAX: usize = 500;
+
+/// One round of upkeep, which a cron trigger starts.
+///
+/// 1. *await* Deletions whose request died before all messages were stored, and that nobody has asked for again within a
+///    day: cancel them. Nobody was told 202, so nobody may find files gone a day after they were told it had failed.
+/// 2. *await* Deletions that are not over although their messages must have been delivered or expired by now: send the
+///    messages of the chunks that are missing once more.
+/// 3. *await* Deletions that ended long enough ago: remove all that is kept of them.
+///
+/// What fails is tried again in the next round.
+pub async fn upkeep(ledger: &impl ProducerLedger, queue: &impl Queue, host: &impl Host) {
+    let started_at = host.now();
+    let abandoned = ledger.cancel_abandoned(started_at.minus_millis(ABANDONED_MS), started_at).await;
+    let abandoned = told(abandoned, "cancel_abandoned", host).unwrap_or_default();
+    let resent = resend_lost(ledger, queue, host).await;
+    let now = host.now();
+    let (before, failed_before) = (now.minus_millis(RETENTION_MS), now.minus_millis(RETENTION_FAILED_MS));
+    let removed = ledger.remove_expired(before, failed_before, REMOVED_MAX).await;
+    let removed = told(removed, "remove", host).unwrap_or_default();
+    host.emit(&Event::UpkeepFinished {
+        abandoned,
+        resent,
+        removed,
+        duration_ms: host.now().millis_since(started_at),
+    });
+}
+
+async fn resend_lost(ledger: &impl ProducerLedger, queue: &impl Queue, host: &impl Host) -> usize {
+    let now = host.now();
+    let lost = ledger.list_lost(now.minus_millis(LOST_MS), now, RESENT_MAX).await;
+    let mut resent = 0;
+    for LostDeletion { id, chunks } in told(lost, "list_lost", host).unwrap_or_default() {
+        match send_outbox(&id, Some(&chunks), now, ledger, queue, host).await {
+            Ok(messages) => {
+                told(ledger.mark_resent(&id, host.now()).await, "mark_resent", host);
+                host.emit(&Event::DeletionResent { deletion: &id, messages });
+                resent += 1;
+            }
+            Err(SendingError::Ledger(error)) => drop(told::<()>(Err(error), "read_outbox", host)),
+            // The Queue refuses at the moment; the next round asks it again.
+            Err(SendingError::Queue(_)) => {}
+        }
+    }
+    resent
+}
+
+/// Writes an error to the log, and goes on without.
+fn told<T>(result: Result<T, LedgerError>, operation: &'static str, host: &impl Host) -> Option<T> {
+    result.inspect_err(|error| host.emit(&Event::LedgerFailed { operation, cause: &error.cause })).ok()
+}
