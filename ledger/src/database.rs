@@ -1,4 +1,5 @@
 use protocol::Timestamp;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 /// A database that speaks SQLite's SQL and runs several statements as one transaction.
@@ -35,7 +36,8 @@ pub enum Value {
 /// A row of an answer: its columns by name.
 ///
 /// Read by hand rather than by serde: a deserializer for each kind of row was a tenth of each Worker's wasm.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(transparent)]
 pub struct Row(serde_json::Map<String, Json>);
 
 /// The ledger could not answer, or what it answered made no sense.
