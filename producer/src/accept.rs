@@ -7,17 +7,20 @@ use protocol::{
 
 use crate::auth::Principal;
 use crate::body::DeletionRequest;
+use crate::config::ProtectedPrefixes;
 use crate::host::Host;
 use crate::http::{Body, BodyError, Request, Response};
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
+use crate::scope::check_keys;
 use crate::view::DeletionView;
 
 /// `POST /v1/deletions`, from somebody who may.
 ///
 /// 1. Look at the media type: 415.
 /// 2. Read the body: 413, or 400 when it breaks off.
-/// 3. Parse it: 400, 413 or 422; nothing is accepted of a request that is not right as a whole.
+/// 3. Parse it: 400, 413 or 422; nothing is accepted of a request that is not right as a whole. Look at whether they may
+///    delete these keys: 403, and nothing is accepted either.
 /// 4. Pack the keys into messages.
 /// 5. *await* Write the deletion down: 503. From here on its chunks are known, and only they may be deleted.
 /// 6. *await* Send every message: 429 or 503. What was sent may be carried out, which is what was asked for; the rest is
@@ -25,7 +28,8 @@ use crate::view::DeletionView;
 /// 7. Say 202.
 pub(crate) async fn accept(
     request: Request<impl Body>,
-    principal: &Principal,
+    principal: Principal<'_>,
+    protected: &ProtectedPrefixes,
     request_id: &RequestId,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
@@ -46,7 +50,8 @@ pub(crate) async fn accept(
     })?;
 
     // (3) Parse.
-    let DeletionRequest { keys, duplicates_removed } = DeletionRequest::from_json(&body)?;
+    let DeletionRequest { keys, duplicates_removed } =
+        DeletionRequest::from_json(&body, |keys| check_keys(keys, principal, protected))?;
 
     // (4) Pack.
     let requested_at = host.now();
@@ -59,7 +64,7 @@ pub(crate) async fn accept(
     // (5) Write down.
     let deletion = NewDeletion {
         id: id.clone(),
-        requested_by: principal.name.to_owned(),
+        requested_by: principal.name().to_owned(),
         requested_at,
         duplicates_removed,
         chunk_keys: packed.iter().map(|message| message.keys).collect(),
@@ -78,7 +83,7 @@ pub(crate) async fn accept(
     host.emit(&Event::DeletionAccepted {
         deletion: &id,
         request_id,
-        requested_by: principal.name,
+        requested_by: principal.name(),
         keys: total,
         duplicates_removed,
         messages,
@@ -94,7 +99,7 @@ pub(crate) async fn accept(
         started_at: None,
         finished_at: None,
         errors: Vec::new(),
-        requested_by: principal.name,
+        requested_by: principal.name(),
     };
     let location = format!("/v1/deletions/{id}");
     Ok(Response::json(202, &view).with_header("Location", location).with_header("Retry-After", "1"))

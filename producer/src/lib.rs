@@ -12,20 +12,24 @@
 mod accept;
 mod auth;
 mod body;
+mod config;
 mod health;
 mod host;
 mod http;
 mod page;
 mod problem;
 mod queue;
+mod rate_limit;
 mod read;
 mod router;
+mod scope;
 #[cfg(target_arch = "wasm32")]
 mod shell;
 mod view;
 
-pub use auth::Tokens;
+pub use config::{Config, Settings};
 pub use host::Host;
 pub use http::{Body, BodyError, Request, Response};
 pub use queue::Queue;
+pub use rate_limit::RateLimiter;
 pub use router::{Ports, answer};

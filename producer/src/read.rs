@@ -1,6 +1,7 @@
 use ledger::{DeletionRecord, FailureRecord, ProducerLedger};
 use protocol::DeletionId;
 
+use crate::auth::{Principal, Role};
 use crate::host::Host;
 use crate::http::Response;
 use crate::page::Page;
@@ -10,10 +11,11 @@ use crate::view::{DeletionView, FailureView, FailuresView, UnreadableView};
 /// `GET /v1/deletions/{id}`: 200 with the deletion, and `Retry-After` until it is final; 404.
 pub(crate) async fn deletion(
     id: &str,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let record = find(id, ledger, host).await?;
+    let record = find(id, principal, ledger, host).await?;
     let response = Response::json(200, &DeletionView::from(&record));
     if record.state.is_final() {
         return Ok(response);
@@ -27,12 +29,13 @@ pub(crate) async fn deletion(
 pub(crate) async fn failures(
     id: &str,
     query: &str,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
     let page = Page::from_query(query)?;
     let after = page.after.map(|after| after.parse().map_err(|()| Page::foreign_token())).transpose()?;
-    let DeletionRecord { id, .. } = find(id, ledger, host).await?;
+    let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;
     // One more than asked for tells whether there is another page.
     let mut found =
         ledger.list_failures(&id, after, page.size + 1).await.map_err(|error| Problem::ledger(&error))?;
@@ -56,9 +59,18 @@ pub(crate) async fn unreadable(query: &str, ledger: &impl ProducerLedger) -> Res
     Ok(Response::json(200, &UnreadableView { unreadable_messages, next_page_token }))
 }
 
-async fn find(id: &str, ledger: &impl ProducerLedger, host: &impl Host) -> Result<DeletionRecord, Problem> {
+/// Finds a deletion that somebody may see: their own, or with the role `operate` any. What they may not see does not exist
+/// for them, down to the last byte of the answer.
+async fn find(
+    id: &str,
+    principal: Principal<'_>,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<DeletionRecord, Problem> {
     let not_found = || Problem::new(ProblemCode::NotFound, "There is no deletion of this id.");
     let id: DeletionId = id.parse().map_err(|_| not_found())?;
     let found = ledger.find_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
-    found.ok_or_else(not_found)
+    let may_see =
+        |record: &DeletionRecord| principal.has(Role::Operate) || record.requested_by == principal.name();
+    found.filter(may_see).ok_or_else(not_found)
 }

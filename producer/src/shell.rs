@@ -11,7 +11,7 @@ use worker::{
     SendMessage, event,
 };
 
-use crate::{Body, BodyError, Host, Ports, Queue, Request, Response, Tokens, answer};
+use crate::{Body, BodyError, Config, Host, Ports, Queue, RateLimiter, Request, Response, Settings, answer};
 
 /// The fetch handler.
 #[event(fetch)]
@@ -24,10 +24,33 @@ async fn fetch(request: worker::Request, env: Env, _context: Context) -> Result<
             return worker::Response::error("A binding of the producer is missing.", 503);
         }
     };
-    let token = env.secret("API_TOKEN").map(|secret| secret.to_string()).ok();
-    let tokens = Tokens::new(token.as_deref());
-    let ports = Ports { ledger: &ledger, queue: &queue, host: &Runtime, tokens: &tokens };
+    let limiter = Limiter(binding(&env, "RATE_LIMIT")?.map(JsCast::unchecked_into));
+    let config = Config::parse(&settings(&env)?);
+    let config = config.as_ref().map_err(String::as_str);
+    let ports = Ports { ledger: &ledger, queue: &queue, limiter: &limiter, host: &Runtime, config };
     write(answer(read(request)?, &ports).await)
+}
+
+fn settings(env: &Env) -> Result<Settings> {
+    Ok(Settings {
+        api_token: setting(env, "API_TOKEN")?,
+        api_tokens: setting(env, "API_TOKENS")?,
+        protected_prefixes: setting(env, "PROTECTED_PREFIXES")?,
+    })
+}
+
+/// A variable or a secret. What wrangler's file gives as a list arrives as one, and counts as its JSON: a setting that is
+/// not a text must not be taken for one that is not there.
+fn setting(env: &Env, name: &str) -> Result<Option<String>> {
+    binding(env, name)?
+        .map(|value| value.as_string().map_or_else(|| JSON::stringify(&value).map(String::from), Ok))
+        .transpose()
+        .map_err(Into::into)
+}
+
+fn binding(env: &Env, name: &str) -> Result<Option<JsValue>> {
+    let value = Reflect::get(env, &JsValue::from_str(name))?;
+    Ok(Some(value).filter(|value| !value.is_undefined()))
 }
 
 fn read(request: worker::Request) -> Result<Request<Incoming>> {
@@ -100,6 +123,16 @@ impl Queue for DeletionQueue {
             JsFuture::from(promise).await
         };
         answer.await.map(drop).map_err(|error| to_text(&error))
+    }
+}
+
+/// The platform's rate limiter, where one is bound.
+struct Limiter(Option<worker::RateLimiter>);
+
+impl RateLimiter for Limiter {
+    async fn admit(&self, name: &str) -> std::result::Result<bool, String> {
+        let Some(limiter) = &self.0 else { return Ok(true) };
+        limiter.limit(name.to_owned()).await.map(|outcome| outcome.success).map_err(|error| error.to_string())
     }
 }
 
