@@ -33,15 +33,16 @@ async fn fetch(request: worker::Request, env: Env, _context: Context) -> Result<
 
 fn settings(env: &Env) -> Result<Settings> {
     Ok(Settings {
-        api_token: setting(env, "API_TOKEN")?,
-        api_tokens: setting(env, "API_TOKENS")?,
-        protected_prefixes: setting(env, "PROTECTED_PREFIXES")?,
+        // What is no text is no token: `null` would be one that anybody guesses.
+        api_token: binding(env, "API_TOKEN")?.and_then(|token| token.as_string()),
+        api_tokens: list(env, "API_TOKENS")?,
+        protected_prefixes: list(env, "PROTECTED_PREFIXES")?,
     })
 }
 
-/// A variable or a secret. What wrangler's file gives as a list arrives as one, and counts as its JSON: a setting that is
-/// not a text must not be taken for one that is not there.
-fn setting(env: &Env, name: &str) -> Result<Option<String>> {
+/// A setting that is a list in JSON. What wrangler's file gives as a list arrives as one, and counts as its JSON: it must
+/// not be taken for a setting that is not there.
+fn list(env: &Env, name: &str) -> Result<Option<String>> {
     binding(env, name)?
         .map(|value| value.as_string().map_or_else(|| JSON::stringify(&value).map(String::from), Ok))
         .transpose()
