@@ -4,12 +4,14 @@ use protocol::{Counts, DeletionId, Event, RequestId, State, pack_keys};
 
 use crate::auth::Principal;
 use crate::body::DeletionRequest;
+use crate::config::ProtectedPrefixes;
 use crate::host::Host;
 use crate::http::{Body, BodyError, Request, Response};
 use crate::idempotency::{self, SENDING_MS, replay};
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::read::release_sending;
+use crate::scope::check_keys;
 use crate::sending::{SendingError, send_all};
 use crate::view::DeletionView;
 
@@ -17,7 +19,8 @@ use crate::view::DeletionView;
 ///
 /// 1. Look at the media type: 415.
 /// 2. Read the body: 413, or 400 when it breaks off.
-/// 3. Parse it: 400, 413 or 422; nothing is accepted of a request that is not right as a whole.
+/// 3. Parse it: 400, 413 or 422; nothing is accepted of a request that is not right as a whole. Look at whether they may
+///    delete these keys: 403, and nothing is accepted either.
 /// 4. *await* With an Idempotency-Key that has been seen before, answer for what it has made: see
 ///    [`replay`](crate::idempotency::replay).
 /// 5. Pack the keys into messages.
@@ -28,7 +31,8 @@ use crate::view::DeletionView;
 /// 9. Say 202.
 pub(crate) async fn accept(
     request: Request<impl Body>,
-    principal: &Principal,
+    principal: Principal<'_>,
+    protected: &ProtectedPrefixes,
     request_id: &RequestId,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
@@ -51,13 +55,14 @@ pub(crate) async fn accept(
     // (3) Parse.
     let idempotency =
         request.idempotency_key.as_deref().map(|key| idempotency::parse(key, &body)).transpose()?;
-    let DeletionRequest { keys, duplicates_removed, delay_seconds } = DeletionRequest::from_json(&body)?;
+    let DeletionRequest { keys, duplicates_removed, delay_seconds } =
+        DeletionRequest::from_json(&body, |keys| check_keys(keys, principal, protected))?;
 
     // (4) Seen before.
     if let Some(idempotency) = &idempotency {
-        let earlier = ledger.find_idempotency_key(principal.name, &idempotency.key).await;
+        let earlier = ledger.find_idempotency_key(principal.name(), &idempotency.key).await;
         if let Some(earlier) = earlier.map_err(|error| Problem::ledger(&error))? {
-            return replay(earlier, idempotency, ledger, queue, host).await;
+            return replay(earlier, idempotency, principal, ledger, queue, host).await;
         }
     }
 
@@ -72,7 +77,7 @@ pub(crate) async fn accept(
     // (6) Write down.
     let deletion = NewDeletion {
         id: id.clone(),
-        requested_by: principal.name.to_owned(),
+        requested_by: principal.name().to_owned(),
         requested_at,
         not_before: requested_at.plus_millis(u64::from(delay_seconds) * 1_000),
         sending_until: requested_at.plus_millis(SENDING_MS),
@@ -104,7 +109,7 @@ pub(crate) async fn accept(
     host.emit(&Event::DeletionAccepted {
         deletion: &id,
         request_id,
-        requested_by: principal.name,
+        requested_by: principal.name(),
         keys: total,
         duplicates_removed,
         messages,
@@ -122,7 +127,7 @@ pub(crate) async fn accept(
         finished_at: None,
         expires_at: None,
         errors: Vec::new(),
-        requested_by: principal.name,
+        requested_by: principal.name(),
     };
     let location = format!("/v1/deletions/{id}");
     Ok(Response::json(202, &view).with_header("Location", location).with_header("Retry-After", "1"))

@@ -7,7 +7,7 @@ use protocol::limits::{REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
 use serde::de::{Error, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::problem::{FieldError, Problem, ProblemCode};
+use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
 
 /// What a request asks to delete.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,8 +23,12 @@ pub(crate) struct DeletionRequest<'a> {
 impl<'a> DeletionRequest<'a> {
     /// Reads the JSON body of `POST /v1/deletions`.
     ///
-    /// 400 when it is no JSON, 422 with a pointer for each thing that is wrong in it, 413 when it names too many keys.
-    pub(crate) fn from_json(body: &'a [u8]) -> Result<Self, Problem> {
+    /// 400 when it is no JSON, 422 with a pointer for each thing that is wrong in it, 413 when it names too many keys;
+    /// and what `authorize` says about the keys, which it is shown as they were asked, duplicates and all.
+    pub(crate) fn from_json(
+        body: &'a [u8],
+        authorize: impl FnOnce(&[ObjectKey<'a>]) -> Result<(), Problem>,
+    ) -> Result<Self, Problem> {
         check_is_object(body)?;
         let wire: WireRequest<'a> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
         let asked = wire.object_keys.len();
@@ -42,14 +46,13 @@ impl<'a> DeletionRequest<'a> {
             return Err(invalid("The delay is too long. Nothing was accepted.", "#/delay_seconds", &error));
         }
         let delay_seconds = wire.delay_seconds;
-        let keys = without_duplicates(parse_keys(wire.object_keys)?);
+        let keys = parse_keys(wire.object_keys)?;
+        authorize(&keys)?;
+        let keys = without_duplicates(keys);
         let duplicates_removed = asked - keys.len();
         Ok(Self { keys, duplicates_removed, delay_seconds })
     }
 }
-
-/// How many things that are wrong one answer lists.
-const ERRORS_LISTED_MAX: usize = 20;
 
 fn parse_keys(texts: Vec<Text<'_>>) -> Result<Vec<ObjectKey<'_>>, Problem> {
     let mut keys = Vec::with_capacity(texts.len());
@@ -182,8 +185,12 @@ mod tests {
 
     use super::*;
 
+    fn parse(body: &[u8]) -> Result<DeletionRequest<'_>, Problem> {
+        DeletionRequest::from_json(body, |_| Ok(()))
+    }
+
     fn problem(body: &str) -> (ProblemCode, String) {
-        let problem = DeletionRequest::from_json(body.as_bytes()).unwrap_err();
+        let problem = parse(body.as_bytes()).unwrap_err();
         let code = problem.code;
         (code, problem.into_response(&protocol::RequestId::new(protocol::Timestamp::from_millis(0), 0)).body)
     }
@@ -207,7 +214,7 @@ mod tests {
         check(&"[".repeat(100_000), ProblemCode::MalformedRequest, &["ends early"]);
         let deep = format!("{{\"objectKeys\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         check(&deep, ProblemCode::ValidationFailed, &["#/objectKeys/0\""]);
-        let invalid_utf8 = DeletionRequest::from_json(b"{\"objectKeys\":[\"\xff\"]}").unwrap_err();
+        let invalid_utf8 = parse(b"{\"objectKeys\":[\"\xff\"]}").unwrap_err();
         assert_eq!(invalid_utf8.code, ProblemCode::MalformedRequest);
     }
 
@@ -246,7 +253,7 @@ mod tests {
     fn a_request_takes_100_000_keys_and_not_one_more() {
         let keys = |count: usize| (0..count).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(",");
         let body = format!("{{\"objectKeys\":[{}]}}", keys(REQUEST_KEYS_MAX));
-        assert_eq!(DeletionRequest::from_json(body.as_bytes()).unwrap().keys.len(), REQUEST_KEYS_MAX);
+        assert_eq!(parse(body.as_bytes()).unwrap().keys.len(), REQUEST_KEYS_MAX);
         let body = format!("{{\"objectKeys\":[{}]}}", keys(REQUEST_KEYS_MAX + 1));
         check(&body, ProblemCode::PayloadTooLarge, &["100001 keys", "at most 100000"]);
     }
@@ -255,7 +262,7 @@ mod tests {
         #[test]
         fn keys_come_through_byte_for_byte_in_order_and_once(texts in prop::collection::vec("\\PC{1,8}|[ab]", 1..60)) {
             let body = serde_json::json!({ "objectKeys": texts }).to_string();
-            let request = DeletionRequest::from_json(body.as_bytes()).unwrap();
+            let request = parse(body.as_bytes()).unwrap();
             let mut expected: Vec<&String> = Vec::new();
             for text in &texts {
                 if !expected.contains(&text) {

@@ -1,6 +1,7 @@
 use ledger::{EarlierRequest, Idempotency, ProducerLedger, Sending};
 use sha2::{Digest, Sha256};
 
+use crate::auth::Principal;
 use crate::hex::to_hex;
 use crate::host::Host;
 use crate::http::Response;
@@ -61,6 +62,7 @@ fn unquote(rest: &str) -> Option<String> {
 pub(crate) async fn replay(
     earlier: EarlierRequest,
     idempotency: &Idempotency,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
     host: &impl Host,
@@ -92,7 +94,7 @@ pub(crate) async fn replay(
             }
         }
     }
-    Ok(read::accepted(&id, ledger, host).await?.with_header("Idempotent-Replayed", "true"))
+    Ok(read::accepted(&id, principal, ledger, host).await?.with_header("Idempotent-Replayed", "true"))
 }
 
 /// 409: the first request with this key is still at work.

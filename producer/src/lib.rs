@@ -13,6 +13,7 @@
 mod accept;
 mod auth;
 mod body;
+mod config;
 mod health;
 mod hex;
 mod host;
@@ -21,17 +22,20 @@ mod idempotency;
 mod page;
 mod problem;
 mod queue;
+mod rate_limit;
 mod read;
 mod router;
+mod scope;
 mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
 mod upkeep;
 mod view;
 
-pub use auth::Tokens;
+pub use config::{Config, Settings};
 pub use host::Host;
 pub use http::{Body, BodyError, Request, Response};
 pub use queue::Queue;
+pub use rate_limit::RateLimiter;
 pub use router::{Ports, answer};
 pub use upkeep::upkeep;

@@ -22,6 +22,9 @@ pub(crate) enum ProblemCode {
     MalformedRequest,
     Unauthenticated,
     InvalidToken,
+    InsufficientScope,
+    KeyNotAllowed,
+    KeyProtected,
     NotFound,
     MethodNotAllowed,
     PayloadTooLarge,
@@ -29,6 +32,7 @@ pub(crate) enum ProblemCode {
     ValidationFailed,
     IdempotencyKeyReused,
     RequestInProgress,
+    RateLimited,
     QueueOverloaded,
     QueueUnavailable,
     LedgerUnavailable,
@@ -45,12 +49,18 @@ pub(crate) struct FieldError {
     pub(crate) detail: String,
 }
 
+/// How many things that are wrong one answer lists.
+pub(crate) const ERRORS_LISTED_MAX: usize = 20;
+
 impl ProblemCode {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::MalformedRequest => "malformed_request",
             Self::Unauthenticated => "unauthenticated",
             Self::InvalidToken => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::KeyNotAllowed => "key_not_allowed",
+            Self::KeyProtected => "key_protected",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::PayloadTooLarge => "payload_too_large",
@@ -58,6 +68,7 @@ impl ProblemCode {
             Self::ValidationFailed => "validation_failed",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::RequestInProgress => "request_in_progress",
+            Self::RateLimited => "rate_limited",
             Self::QueueOverloaded => "queue_overloaded",
             Self::QueueUnavailable => "queue_unavailable",
             Self::LedgerUnavailable => "ledger_unavailable",
@@ -70,13 +81,14 @@ impl ProblemCode {
         match self {
             Self::MalformedRequest => 400,
             Self::Unauthenticated | Self::InvalidToken => 401,
+            Self::InsufficientScope | Self::KeyNotAllowed | Self::KeyProtected => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::IdempotencyKeyReused => 422,
             Self::RequestInProgress => 409,
-            Self::QueueOverloaded => 429,
+            Self::RateLimited | Self::QueueOverloaded => 429,
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => 503,
         }
     }
@@ -85,13 +97,14 @@ impl ProblemCode {
         match self {
             Self::MalformedRequest => "Bad Request",
             Self::Unauthenticated | Self::InvalidToken => "Unauthorized",
+            Self::InsufficientScope | Self::KeyNotAllowed | Self::KeyProtected => "Forbidden",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ValidationFailed | Self::IdempotencyKeyReused => "Unprocessable Content",
             Self::RequestInProgress => "Conflict",
-            Self::QueueOverloaded => "Too Many Requests",
+            Self::RateLimited | Self::QueueOverloaded => "Too Many Requests",
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => {
                 "Service Unavailable"
             }
@@ -102,6 +115,7 @@ impl ProblemCode {
     fn retryable(self) -> bool {
         match self {
             Self::RequestInProgress
+            | Self::RateLimited
             | Self::QueueOverloaded
             | Self::QueueUnavailable
             | Self::LedgerUnavailable
@@ -109,6 +123,9 @@ impl ProblemCode {
             Self::MalformedRequest
             | Self::Unauthenticated
             | Self::InvalidToken
+            | Self::InsufficientScope
+            | Self::KeyNotAllowed
+            | Self::KeyProtected
             | Self::NotFound
             | Self::MethodNotAllowed
             | Self::PayloadTooLarge
@@ -127,7 +144,7 @@ impl Problem {
 
     /// A request whose form is right and whose content is not.
     pub(crate) fn validation(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
-        Self { errors, ..Self::new(ProblemCode::ValidationFailed, detail) }
+        Self::new(ProblemCode::ValidationFailed, detail).with_errors(errors)
     }
 
     /// The ledger did not answer.
@@ -148,6 +165,19 @@ impl Problem {
         Self::new(code, error.detail())
             .with_cause(format!("queue error {}", error.code))
             .with_header("Retry-After", error.retry_after_seconds(now).to_string())
+    }
+
+    /// Says which parts of the request it is about.
+    #[must_use]
+    pub(crate) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Says what credentials would be let in (RFC 6750, 3), `parameters` behind the realm.
+    #[must_use]
+    pub(crate) fn with_challenge(self, parameters: &str) -> Self {
+        self.with_header("WWW-Authenticate", format!("Bearer realm=\"r2-deletion-queue\"{parameters}"))
     }
 
     #[must_use]

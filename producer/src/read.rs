@@ -1,6 +1,7 @@
 use ledger::{DeletionRecord, FailureRecord, ProducerLedger};
 use protocol::{DeletionId, Event};
 
+use crate::auth::{Principal, Role};
 use crate::host::Host;
 use crate::http::Response;
 use crate::page::Page;
@@ -10,10 +11,11 @@ use crate::view::{DeletionView, FailureView, FailuresView, UnreadableView};
 /// `GET /v1/deletions/{id}`: 200 with the deletion, and `Retry-After` until it is final; 404.
 pub(crate) async fn deletion(
     id: &str,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let record = find(id, ledger, host).await?;
+    let record = find(id, principal, ledger, host).await?;
     let response = Response::json(200, &DeletionView::from(&record));
     if record.state.is_final() {
         return Ok(response);
@@ -27,12 +29,13 @@ pub(crate) async fn deletion(
 pub(crate) async fn failures(
     id: &str,
     query: &str,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
     let page = Page::from_query(query)?;
     let after = page.after.map(|after| after.parse().map_err(|()| Page::foreign_token())).transpose()?;
-    let DeletionRecord { id, .. } = find(id, ledger, host).await?;
+    let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;
     // One more than asked for tells whether there is another page.
     let mut found =
         ledger.list_failures(&id, after, page.size + 1).await.map_err(|error| Problem::ledger(&error))?;
@@ -60,21 +63,23 @@ pub(crate) async fn unreadable(query: &str, ledger: &impl ProducerLedger) -> Res
 /// one that is over already stays as it is, and its state tells. 404.
 pub(crate) async fn cancel(
     id: &str,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let DeletionRecord { id, .. } = find(id, ledger, host).await?;
+    let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;
     ledger.cancel_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
-    deletion(id.as_str(), ledger, host).await
+    deletion(id.as_str(), principal, ledger, host).await
 }
 
 /// 202 with the deletion as it is now.
 pub(crate) async fn accepted(
     id: &DeletionId,
+    principal: Principal<'_>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let mut response = deletion(id.as_str(), ledger, host).await?;
+    let mut response = deletion(id.as_str(), principal, ledger, host).await?;
     response.status = 202;
     Ok(response.with_header("Location", format!("/v1/deletions/{id}")))
 }
@@ -86,9 +91,18 @@ pub(crate) async fn release_sending(id: &DeletionId, ledger: &impl ProducerLedge
     }
 }
 
-async fn find(id: &str, ledger: &impl ProducerLedger, host: &impl Host) -> Result<DeletionRecord, Problem> {
+/// Finds a deletion that somebody may see: their own, or with the role `operate` any. What they may not see does not exist
+/// for them, down to the last byte of the answer.
+async fn find(
+    id: &str,
+    principal: Principal<'_>,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<DeletionRecord, Problem> {
     let not_found = || Problem::new(ProblemCode::NotFound, "There is no deletion of this id.");
     let id: DeletionId = id.parse().map_err(|_| not_found())?;
     let found = ledger.find_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
-    found.ok_or_else(not_found)
+    let may_see =
+        |record: &DeletionRecord| principal.has(Role::Operate) || record.requested_by == principal.name();
+    found.filter(may_see).ok_or_else(not_found)
 }

@@ -2,25 +2,29 @@ use ledger::ProducerLedger;
 use protocol::{Event, RequestId};
 
 use crate::accept::accept;
-use crate::auth::Tokens;
+use crate::auth::Role;
+use crate::config::Config;
 use crate::health::{healthz, readyz};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
+use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
 
 /// What the producer stands on.
 #[derive(Debug)]
-pub struct Ports<'a, L, Q, H> {
+pub struct Ports<'a, L, Q, R, H> {
     /// The ledger.
     pub ledger: &'a L,
     /// The Queue.
     pub queue: &'a Q,
+    /// The limit on calls.
+    pub limiter: &'a R,
     /// The machine.
     pub host: &'a H,
-    /// Who may call.
-    pub tokens: &'a Tokens,
+    /// The configuration, or what is wrong with it.
+    pub config: Result<&'a Config, &'a str>,
 }
 
 /// Everything that can be asked.
@@ -84,11 +88,24 @@ impl<'a> Route<'a> {
     }
 }
 
+impl Call<'_> {
+    /// What a token needs for it: any of these.
+    fn roles(self) -> &'static [Role] {
+        match self {
+            Call::CreateDeletion => &[Role::Delete],
+            Call::CancelDeletion { .. } => &[Role::Delete, Role::Operate],
+            Call::ReadDeletion { .. } | Call::ListFailures { .. } => &[Role::Read],
+            Call::ListUnreadableMessages => &[Role::Operate],
+        }
+    }
+}
+
 /// Answers one request, and writes it to the log. There is an answer to everything.
-pub async fn answer<L, Q, H, B>(request: Request<B>, ports: &Ports<'_, L, Q, H>) -> Response
+pub async fn answer<L, Q, R, H, B>(request: Request<B>, ports: &Ports<'_, L, Q, R, H>) -> Response
 where
     L: ProducerLedger,
     Q: Queue,
+    R: RateLimiter,
     H: Host,
     B: Body,
 {
@@ -120,16 +137,17 @@ where
     response.with_header("X-Request-Id", request_id.as_str()).with_header("Cache-Control", "no-store")
 }
 
-async fn dispatch<L, Q, H, B>(
+async fn dispatch<L, Q, R, H, B>(
     route: Route<'_>,
     query: &str,
     request: Request<B>,
     request_id: &RequestId,
-    Ports { ledger, queue, host, tokens }: &Ports<'_, L, Q, H>,
+    Ports { ledger, queue, limiter, host, config }: &Ports<'_, L, Q, R, H>,
 ) -> Result<Response, Problem>
 where
     L: ProducerLedger,
     Q: Queue,
+    R: RateLimiter,
     H: Host,
     B: Body,
 {
@@ -142,14 +160,27 @@ where
         Route::Probe(Probe::Readyz) => return readyz(*ledger, *queue).await,
         Route::Call(call) => call,
     };
+    let Config { tokens, protected } = config.map_err(|cause| not_configured(cause, *host))?;
     let principal = tokens.authenticate(request.authorization.as_deref())?;
+    check_rate(principal.name(), *limiter, *host).await?;
+    principal.require_any(call.roles())?;
     match call {
-        Call::CreateDeletion => accept(request, &principal, request_id, *ledger, *queue, *host).await,
-        Call::ReadDeletion { id } => read::deletion(id, *ledger, *host).await,
-        Call::CancelDeletion { id } => read::cancel(id, *ledger, *host).await,
-        Call::ListFailures { id } => read::failures(id, query, *ledger, *host).await,
+        Call::CreateDeletion => {
+            accept(request, principal, protected, request_id, *ledger, *queue, *host).await
+        }
+        Call::ReadDeletion { id } => read::deletion(id, principal, *ledger, *host).await,
+        Call::CancelDeletion { id } => read::cancel(id, principal, *ledger, *host).await,
+        Call::ListFailures { id } => read::failures(id, query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
     }
+}
+
+/// Tells the operator what is wrong, and the caller whom to tell.
+fn not_configured(cause: &str, host: &impl Host) -> Problem {
+    host.emit(&Event::ConfigInvalid { cause, r2_code: None });
+    let detail = "The producer is not configured, so every request is refused. Its operator finds the reason in its log, \
+                  as config.invalid.";
+    Problem::new(ProblemCode::NotConfigured, detail)
 }
 
 #[cfg(test)]

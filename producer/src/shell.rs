@@ -8,7 +8,9 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use worker::{Context, Date, Env, Headers, ScheduleContext, ScheduledEvent, event};
 
-use crate::{Body, BodyError, Host, Ports, Queue, Request, Response, Tokens, answer, upkeep};
+use crate::{
+    Body, BodyError, Config, Host, Ports, Queue, RateLimiter, Request, Response, Settings, answer, upkeep,
+};
 
 /// The fetch handler.
 #[event(fetch)]
@@ -16,9 +18,10 @@ async fn fetch(request: worker::Request, env: Env, _context: Context) -> worker:
     let Some((queue, ledger)) = bindings(&env) else {
         return worker::Response::error("A binding of the producer is missing.", 503);
     };
-    let token = env.secret("API_TOKEN").map(|secret| secret.to_string()).ok();
-    let tokens = Tokens::new(token.as_deref());
-    let ports = Ports { ledger: &ledger, queue: &queue, host: &Runtime, tokens: &tokens };
+    let limiter = Limiter(binding(&env, "RATE_LIMIT")?.map(JsCast::unchecked_into));
+    let config = Config::parse(&settings(&env)?);
+    let config = config.as_ref().map_err(String::as_str);
+    let ports = Ports { ledger: &ledger, queue: &queue, limiter: &limiter, host: &Runtime, config };
     write(answer(read(request)?, &ports).await)
 }
 
@@ -38,6 +41,29 @@ fn bindings(env: &Env) -> Option<(DeletionQueue, SqlLedger<D1>)> {
             None
         }
     }
+}
+
+fn settings(env: &Env) -> worker::Result<Settings> {
+    Ok(Settings {
+        // What is no text is no token: `null` would be one that anybody guesses.
+        api_token: binding(env, "API_TOKEN")?.and_then(|token| token.as_string()),
+        api_tokens: list(env, "API_TOKENS")?,
+        protected_prefixes: list(env, "PROTECTED_PREFIXES")?,
+    })
+}
+
+/// A setting that is a list in JSON. What wrangler's file gives as a list arrives as one, and counts as its JSON: it must
+/// not be taken for a setting that is not there.
+fn list(env: &Env, name: &str) -> worker::Result<Option<String>> {
+    binding(env, name)?
+        .map(|value| value.as_string().map_or_else(|| JSON::stringify(&value).map(String::from), Ok))
+        .transpose()
+        .map_err(Into::into)
+}
+
+fn binding(env: &Env, name: &str) -> worker::Result<Option<JsValue>> {
+    let value = Reflect::get(env, &JsValue::from_str(name))?;
+    Ok(Some(value).filter(|value| !value.is_undefined()))
 }
 
 fn read(request: worker::Request) -> worker::Result<Request<Incoming>> {
@@ -121,6 +147,16 @@ fn to_message(body: &str, delay_seconds: u32) -> Result<JsValue, JsValue> {
     Reflect::set(&message, &JsValue::from_str("contentType"), &JsValue::from_str("text"))?;
     Reflect::set(&message, &JsValue::from_str("delaySeconds"), &JsValue::from(delay_seconds))?;
     Ok(message.into())
+}
+
+/// The platform's rate limiter, where one is bound.
+struct Limiter(Option<worker::RateLimiter>);
+
+impl RateLimiter for Limiter {
+    async fn admit(&self, name: &str) -> Result<bool, String> {
+        let Some(limiter) = &self.0 else { return Ok(true) };
+        limiter.limit(name.to_owned()).await.map(|outcome| outcome.success).map_err(|error| error.to_string())
+    }
 }
 
 struct Runtime;

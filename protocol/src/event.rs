@@ -195,6 +195,12 @@ pub enum Event<'a> {
         /// What the database said.
         cause: &'a str,
     },
+    /// The producer's rate limiter did not answer, and the call was let through.
+    #[serde(rename = "rate_limiter.failed")]
+    RateLimiterFailed {
+        /// What the platform said.
+        cause: &'a str,
+    },
     /// A person must change the configuration before this Worker can do its work.
     #[serde(rename = "config.invalid")]
     ConfigInvalid {
@@ -230,6 +236,7 @@ impl Event<'_> {
             | Self::ConfigInvalid { .. } => Severity::Error,
             Self::RequestFinished { status: 400.., .. }
             | Self::DeletionResent { .. }
+            | Self::RateLimiterFailed { .. }
             | Self::ChunkRetried { .. }
             | Self::ChunkSplit { .. } => Severity::Warn,
             Self::RequestFinished { .. }

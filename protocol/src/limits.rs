@@ -52,6 +52,10 @@ pub const REQUEST_KEYS_MAX: usize = 100_000;
 /// Largest request body, in bytes. Ours, for the same reason.
 pub const REQUEST_BYTES_MAX: usize = 16_000_000;
 
+/// The period that the producer's rate limit counts over, in seconds: 10 or 60.
+/// docs: workers/runtime-apis/bindings/rate-limit. A test holds `wrangler.producer.toml` to it.
+pub const RATE_LIMIT_PERIOD_SECONDS: u32 = 60;
+
 // One key always fits into one message: JSON grows a byte to at most 6 (`\u00XX`), and 1,000 bytes hold the rest.
 const _: () = assert!(KEY_BYTES_MAX * 6 + 1_000 < MESSAGE_BODY_BYTES_MAX);
 // One message always fits into one send.

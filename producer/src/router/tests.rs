@@ -6,10 +6,14 @@ use ledger::{
     SqliteDatabase, UnreadableMessage,
 };
 use protocol::limits::{REQUEST_BYTES_MAX, SEND_BYTES_MAX};
-use protocol::{ChunkMessage, ChunkRef, FailureCode, Log, QueueError, R2Error, Timestamp, UnreadableReason};
+use protocol::{
+    ChunkMessage, ChunkRef, DeletionId, FailureCode, Log, QueueError, R2Error, Timestamp, UnreadableReason,
+};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::auth::hex_digest;
+use crate::config::Settings;
 use crate::http::BodyError;
 
 #[derive(Default)]
@@ -70,11 +74,31 @@ impl Body for Vec<u8> {
     }
 }
 
+#[derive(Default)]
+struct FakeLimiter {
+    /// How many calls of each caller are within the limit.
+    limit: Option<usize>,
+    broken: bool,
+    calls: RefCell<Vec<String>>,
+}
+
+impl RateLimiter for FakeLimiter {
+    async fn admit(&self, name: &str) -> Result<bool, String> {
+        if self.broken {
+            return Err("no such limiter".to_owned());
+        }
+        self.calls.borrow_mut().push(name.to_owned());
+        let calls = self.calls.borrow().iter().filter(|caller| *caller == name).count();
+        Ok(self.limit.is_none_or(|limit| calls <= limit))
+    }
+}
+
 struct World {
     host: FakeHost,
     queue: FakeQueue,
     ledger: SqlLedger<SqliteDatabase>,
-    tokens: Tokens,
+    limiter: FakeLimiter,
+    config: Result<Config, String>,
 }
 
 struct Answer {
@@ -95,16 +119,27 @@ impl World {
             host: FakeHost::default(),
             queue: FakeQueue::default(),
             ledger: SqlLedger::new(SqliteDatabase::in_memory().unwrap()),
-            tokens: Tokens::new(Some("s3cret")),
+            limiter: FakeLimiter::default(),
+            config: Config::parse(&settings()),
         }
     }
 
     fn ask(&self, request: Request<Vec<u8>>) -> Answer {
-        let ports =
-            Ports { ledger: &self.ledger, queue: &self.queue, host: &self.host, tokens: &self.tokens };
+        let ports = Ports {
+            ledger: &self.ledger,
+            queue: &self.queue,
+            limiter: &self.limiter,
+            host: &self.host,
+            config: self.config.as_ref().map_err(String::as_str),
+        };
         let response = block_on(answer(request, &ports));
         let body = serde_json::from_str(&response.body).unwrap();
         Answer { status: response.status, headers: response.headers, body }
+    }
+
+    fn ask_as(&self, token: &str, mut request: Request<Vec<u8>>) -> Answer {
+        request.authorization = Some(format!("Bearer {token}"));
+        self.ask(request)
     }
 
     fn get(&self, target: &str) -> Answer {
@@ -148,6 +183,23 @@ impl World {
         block_on(self.ledger.record(&RecordBatch { token, now, outcomes, unreadable: unreadable.to_vec() }))
             .unwrap();
     }
+}
+
+fn settings() -> Settings {
+    Settings { api_token: Some("s3cret".to_owned()), ..Settings::default() }
+}
+
+/// A world with these tokens too: their names, with `-token` behind it the tokens, and what else is said about them.
+fn world_with(tokens: &[(&str, Value)]) -> World {
+    let listed = tokens.iter().map(|(name, more)| {
+        let mut token = json!({ "name": name, "sha256": hex_digest(&format!("{name}-token")) });
+        token.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        token
+    });
+    let api_tokens = Some(listed.collect::<Value>().to_string());
+    let protected_prefixes = Some(r#"["legal/"]"#.to_owned());
+    let config = Config::parse(&Settings { api_tokens, protected_prefixes, ..settings() });
+    World { config, ..World::new() }
 }
 
 fn request(method: &str, target: &str, body: Vec<u8>) -> Request<Vec<u8>> {
@@ -426,6 +478,197 @@ fn nobody_is_let_in_without_the_token_and_nothing_of_theirs_is_read() {
             assert_eq!(refused.header("Content-Type"), Some("application/problem+json"));
             assert!(refused.body["request_id"].as_str().unwrap().starts_with("req_"));
         }
+    }
+}
+
+/// One line a call, one column a caller: what each is answered.
+#[test]
+fn everybody_may_do_what_their_roles_say_with_what_is_theirs() {
+    let world = world_with(&[
+        ("owner", json!({})),
+        ("other", json!({})),
+        ("delete", json!({"roles": ["delete"]})),
+        ("sweep", json!({"roles": ["sweep"]})),
+        ("operate", json!({"roles": ["operate"]})),
+        ("read", json!({"roles": ["read"]})),
+        ("support", json!({"roles": ["operate", "read"]})),
+        ("nothing", json!({"roles": []})),
+    ]);
+    let accepted = world.ask_as("owner-token", request("POST", "/v1/deletions", keys_body(1).into()));
+    assert_eq!(accepted.body["requested_by"], "owner");
+    let deletion = format!("/v1/deletions/{}", accepted.body["id"].as_str().unwrap());
+    let failures = format!("{deletion}/failures");
+    let cancel = format!("{deletion}/cancel");
+
+    let callers = [
+        "owner-token",
+        "other-token",
+        "delete-token",
+        "sweep-token",
+        "operate-token",
+        "read-token",
+        "support-token",
+        "nothing-token",
+        "s3cret",
+        "wrong",
+        "",
+    ];
+    for (method, target, role, statuses) in [
+        ("POST", "/v1/deletions", "delete", [202, 202, 202, 403, 403, 403, 403, 403, 202, 401, 401]),
+        ("GET", &deletion, "read", [200, 404, 403, 403, 403, 404, 200, 403, 200, 401, 401]),
+        ("GET", &failures, "read", [200, 404, 403, 403, 403, 404, 200, 403, 200, 401, 401]),
+        ("POST", &cancel, "delete operate", [200, 404, 404, 403, 200, 403, 200, 403, 200, 401, 401]),
+        (
+            "GET",
+            "/v1/unreadable-messages",
+            "operate",
+            [403, 403, 403, 403, 200, 403, 200, 403, 200, 401, 401],
+        ),
+    ] {
+        for (token, status) in callers.into_iter().zip(statuses) {
+            let what = format!("{method} {target} as {token:?}");
+            let answer = world.ask_as(token, request(method, target, keys_body(1).into()));
+            assert_eq!(answer.status, status, "{what}: {}", answer.body);
+            if status == 403 {
+                assert_eq!(
+                    (&answer.body["code"], &answer.body["retryable"]),
+                    (&json!("insufficient_scope"), &json!(false)),
+                    "{what}"
+                );
+                let challenge = format!(
+                    "Bearer realm=\"r2-deletion-queue\", error=\"insufficient_scope\", scope=\"{role}\""
+                );
+                assert_eq!(answer.header("WWW-Authenticate"), Some(challenge.as_str()), "{what}");
+            }
+        }
+    }
+    assert_eq!(world.queue.stored.borrow().len(), 4 + 1);
+}
+
+#[test]
+fn an_idempotency_key_belongs_to_its_token() {
+    let world = world_with(&[("owner", json!({})), ("other", json!({}))]);
+    let ids = ["owner-token", "other-token"].map(|token| {
+        let request = Request {
+            idempotency_key: Some("k".to_owned()),
+            ..request("POST", "/v1/deletions", keys_body(1).into())
+        };
+        let accepted = world.ask_as(token, request);
+        assert_eq!((accepted.status, accepted.header("Idempotent-Replayed")), (202, None));
+        accepted.body["id"].clone()
+    });
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[test]
+fn what_belongs_to_another_token_is_answered_like_what_does_not_exist() {
+    let world = world_with(&[("owner", json!({})), ("other", json!({}))]);
+    let accepted = world.ask_as("owner-token", request("POST", "/v1/deletions", keys_body(1).into()));
+    let id = accepted.body["id"].as_str().unwrap();
+    let answers = |id: &str| {
+        ["", "/failures", "/failures?page_size=0", "/failures?page_token=x"].map(|rest| {
+            let request = request("GET", &format!("/v1/deletions/{id}{rest}"), Vec::new());
+            let mut answer = world.ask_as("other-token", request);
+            let request_id = answer.body.as_object_mut().unwrap().remove("request_id").unwrap();
+            answer.headers.retain(|(_, value)| *value != request_id);
+            (answer.status, answer.headers, answer.body.to_string())
+        })
+    };
+    assert_eq!(answers(id).map(|(status, ..)| status), [404, 404, 422, 422]);
+    assert_eq!(answers(id), answers(DeletionId::new(Timestamp::from_millis(5), 5).as_str()));
+    assert_eq!(answers(id)[..2], answers("del_x")[..2]);
+}
+
+#[test]
+fn a_token_deletes_under_its_prefixes_only_and_nobody_what_is_protected() {
+    let world = world_with(&[
+        ("project", json!({"prefixes": ["proj_42/", "legal/42/"]})),
+        ("nowhere", json!({"prefixes": []})),
+    ]);
+    let ask = |token: &str, keys: &[&str]| {
+        let body = json!({ "objectKeys": keys }).to_string();
+        world.ask_as(token, request("POST", "/v1/deletions", body.into()))
+    };
+    for (token, keys, code, positions) in [
+        (
+            "project-token",
+            &["proj_42/a", "proj_421/a", "proj_42/b", "proj_421/a"][..],
+            "key_not_allowed",
+            &[1, 3][..],
+        ),
+        ("project-token", &["proj_42"], "key_not_allowed", &[0]),
+        ("project-token", &["proj_42%2Fa", "/proj_42/a"], "key_not_allowed", &[0, 1]),
+        ("nowhere-token", &["proj_42/a"], "key_not_allowed", &[0]),
+        ("s3cret", &["a", "legal/a"], "key_protected", &[1]),
+        ("project-token", &["legal/42/a"], "key_protected", &[0]),
+        // What nobody may delete is said first.
+        ("project-token", &["other", "legal/42/a"], "key_protected", &[1]),
+    ] {
+        let refused = ask(token, keys);
+        assert_eq!((refused.status, refused.body["code"].as_str()), (403, Some(code)), "{keys:?}");
+        let errors = refused.body["errors"].as_array().unwrap();
+        let pointers: Vec<&str> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+        let expected: Vec<String> = positions.iter().map(|at| format!("#/objectKeys/{at}")).collect();
+        assert_eq!(pointers, expected, "{keys:?}");
+        assert_eq!(refused.header("WWW-Authenticate").is_some(), code == "key_not_allowed");
+    }
+    let many: Vec<String> = (0..1_000).map(|n| format!("other/{n}")).collect();
+    let refused = ask("project-token", &many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(refused.body["errors"].as_array().unwrap().len(), 20);
+    assert!(refused.body["detail"].as_str().unwrap().starts_with("1000 of the keys"), "{}", refused.body);
+    assert!(world.queue.stored.borrow().is_empty());
+
+    assert_eq!(ask("project-token", &["proj_42/a", "proj_42/../b"]).status, 202);
+    assert_eq!(ask("s3cret", &["a", "legal", "Legal/a"]).status, 202);
+}
+
+#[test]
+fn whoever_calls_too_often_is_told_when_to_come_back_before_the_body_is_read() {
+    let mut world = world_with(&[("other", json!({}))]);
+    world.limiter.limit = Some(2);
+    assert_eq!(world.get("/v1/unreadable-messages").status, 200);
+    assert_eq!(world.post(keys_body(1)).status, 202);
+    let limited = world.post(vec![b' '; REQUEST_BYTES_MAX + 1]);
+    assert_eq!((limited.status, &limited.body["code"]), (429, &json!("rate_limited")));
+    assert_eq!((&limited.body["retryable"], limited.header("Retry-After")), (&json!(true), Some("60")));
+    // Another token has its own count, whoever has no token is not counted, and the probes are not either.
+    assert_eq!(
+        world.ask_as("other-token", request("POST", "/v1/deletions", keys_body(1).into())).status,
+        202
+    );
+    assert_eq!(world.ask_as("wrong", request("POST", "/v1/deletions", keys_body(1).into())).status, 401);
+    assert_eq!(world.get("/healthz").status, 200);
+    assert_eq!(*world.limiter.calls.borrow(), ["api_token", "api_token", "api_token", "other"]);
+}
+
+#[test]
+fn a_limiter_that_does_not_answer_lets_everybody_through_and_is_in_the_log() {
+    let mut world = World::new();
+    world.limiter.broken = true;
+    assert_eq!(world.post(keys_body(1)).status, 202);
+    let log = world.host.log.borrow().join("\n");
+    assert!(log.contains("rate_limiter.failed") && log.contains("no such limiter"), "{log}");
+}
+
+#[test]
+fn with_a_wrong_configuration_everything_is_refused_but_the_probes() {
+    for (wrong, says) in [
+        (Settings::default(), "no token"),
+        (Settings { api_tokens: Some("[".to_owned()), ..settings() }, "API_TOKENS: "),
+        (Settings { protected_prefixes: Some("legal/".to_owned()), ..settings() }, "PROTECTED_PREFIXES: "),
+    ] {
+        let world = World { config: Config::parse(&wrong), ..World::new() };
+        for refused in
+            [world.post(keys_body(1)), world.get("/v1/unreadable-messages"), world.get("/v1/deletions/x")]
+        {
+            assert_eq!((refused.status, &refused.body["code"]), (503, &json!("not_configured")), "{says}");
+            assert_eq!(refused.body["retryable"], false);
+            assert!(!refused.body.to_string().contains(says), "{}", refused.body);
+        }
+        assert_eq!((world.get("/healthz").status, world.get("/readyz").status), (200, 200));
+        let log = world.host.log.borrow().join("\n");
+        assert_eq!(log.matches(&format!(r#""event":"config.invalid","cause":"{says}"#)).count(), 3, "{log}");
+        assert!(!log.contains("s3cret"), "{log}");
     }
 }
 

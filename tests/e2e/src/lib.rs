@@ -6,6 +6,7 @@
 //! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
+//! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
 
 #![expect(clippy::disallowed_methods, reason = "this is no Worker: it waits by the clock")]
 
@@ -33,10 +34,19 @@ impl Pair {
     /// # Errors
     /// When it does not come up.
     pub fn start() -> Result<Self> {
+        Self::start_with(|_| {})
+    }
+
+    /// The same, set up in another way.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_with(set_up: impl FnOnce(&mut StackOptions)) -> Result<Self> {
         let state = tempfile::tempdir()?;
         // A token that nothing else spells, so that a test can look for it.
-        let options =
+        let mut options =
             StackOptions { token: "e2e-canary-token".to_owned(), ..StackOptions::new(state.path())? };
+        set_up(&mut options);
         let stack = Stack::start(options)?;
         Ok(Self { stack, _state: state })
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use protocol::limits::CONNECTIONS_MAX;
+use protocol::limits::{CONNECTIONS_MAX, RATE_LIMIT_PERIOD_SECONDS};
 use protocol::{DEAD_LETTER_QUEUE_SUFFIX, RETRIES_MAX};
 use toml::{Table, Value};
 use xtask::project::{Project, Worker};
@@ -50,7 +50,19 @@ fn both_workers_use_one_ledger_and_a_date_that_shows_the_codes_of_the_queue() ->
 #[test]
 fn the_producer_cannot_reach_a_bucket_and_no_secret_is_written_down() -> Result<()> {
     let producer = config(Worker::Producer)?;
-    assert!(!producer.contains_key("r2_buckets") && !producer.contains_key("vars"));
+    assert!(!producer.contains_key("r2_buckets"));
+    let vars = producer.get("vars").and_then(Value::as_table);
+    assert!(!vars.is_some_and(|vars| vars.contains_key("API_TOKEN") || vars.contains_key("API_TOKENS")));
+    Ok(())
+}
+
+#[test]
+fn the_rate_limit_has_the_name_and_the_period_that_the_code_knows() -> Result<()> {
+    let producer = config(Worker::Producer)?;
+    let limits = tables(producer.get("ratelimits"));
+    let [limit] = limits.as_slice() else { panic!("not one rate limit: {limits:?}") };
+    assert_eq!(limit["name"].as_str(), Some("RATE_LIMIT"));
+    assert_eq!(limit["simple"]["period"].as_integer(), Some(RATE_LIMIT_PERIOD_SECONDS.into()));
     Ok(())
 }
 

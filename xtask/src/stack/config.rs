@@ -1,11 +1,13 @@
 //! What the Workers are started with: the configurations that are deployed, as far as a local runtime can follow them.
 
 use std::{
+    collections::BTreeMap,
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use toml::{Table, Value};
 
 use super::files::copy_folder;
@@ -22,6 +24,8 @@ pub struct Configs {
     pub consumer: Table,
     /// Those of further Workers, which a test may add.
     pub further: Vec<Table>,
+    /// The producer's secrets beside `API_TOKEN`.
+    pub secrets: BTreeMap<String, String>,
 }
 
 impl Configs {
@@ -33,7 +37,7 @@ impl Configs {
         let producer = deployed(project, Worker::Producer)?;
         let consumer = deployed(project, Worker::Consumer)?;
         let gateway = gateway(project, &producer, &consumer)?;
-        Ok(Self { gateway, producer, consumer, further: Vec::new() })
+        Ok(Self { gateway, producer, consumer, further: Vec::new(), secrets: BTreeMap::new() })
     }
 
     /// How the consumer takes messages from `queue`: `max_retries` and its like.
@@ -43,12 +47,18 @@ impl Configs {
         tables.find(|table| table.get("queue").and_then(Value::as_str) == Some(queue))
     }
 
-    /// Gives the producer the secret that it is deployed with, in the file that wrangler reads secrets from: a variable
+    /// Gives the producer the secrets that it is deployed with, in the file that wrangler reads secrets from: a variable
     /// would be printed.
-    pub(super) fn write_token(&self, folder: &Path, token: &str) -> Result<()> {
+    pub(super) fn write_secrets(&self, folder: &Path, token: &str) -> Result<()> {
         let folder = folder.join(text(&self.producer, "name")?);
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join(".dev.vars"), format!("API_TOKEN={}\n", Value::from(token)))?;
+        let mut lines = format!("API_TOKEN={}\n", Value::from(token));
+        for (name, secret) in &self.secrets {
+            // Between single quotes nothing has a meaning but they themselves.
+            ensure!(!secret.contains('\''), "the secret {name} has a single quote in it");
+            writeln!(lines, "{name}='{secret}'")?;
+        }
+        fs::write(folder.join(".dev.vars"), lines)?;
         Ok(())
     }
 
@@ -170,12 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_a_secret_of_the_producer() {
+    fn the_tokens_are_secrets_of_the_producer() {
         let folder = tempfile::tempdir().unwrap();
-        let configs = Configs::derive(&Project::locate().unwrap()).unwrap();
-        configs.write_token(folder.path(), "secret").unwrap();
+        let mut configs = Configs::derive(&Project::locate().unwrap()).unwrap();
+        configs.secrets.insert("LIST".to_owned(), r#"["a"]"#.to_owned());
+        configs.write_secrets(folder.path(), "secret").unwrap();
         let file = folder.path().join(text(&configs.producer, "name").unwrap()).join(".dev.vars");
-        assert_eq!(fs::read_to_string(file).unwrap(), "API_TOKEN=\"secret\"\n");
+        assert_eq!(fs::read_to_string(file).unwrap(), "API_TOKEN=\"secret\"\nLIST='[\"a\"]'\n");
     }
 
     #[test]

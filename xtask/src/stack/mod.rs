@@ -97,7 +97,7 @@ impl Stack {
             configs.keep_copies(&state.join("workers"))?;
         }
         let files = configs.write(&state.join("configs"))?;
-        configs.write_token(&state.join("configs"), &token)?;
+        configs.write_secrets(&state.join("configs"), &token)?;
         migrations::ensure(&project, &configs, &state)?;
 
         let log = File::create(log_path(&state))?;

@@ -1,0 +1,147 @@
+use std::fmt;
+
+use protocol::ObjectKey;
+use serde::de::DeserializeOwned;
+
+use crate::auth::Tokens;
+
+/// What the producer is set up with, as texts; `None` where nothing is set.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// The secret `API_TOKEN`.
+    pub api_token: Option<String>,
+    /// The secret `API_TOKENS`.
+    pub api_tokens: Option<String>,
+    /// The variable `PROTECTED_PREFIXES`.
+    pub protected_prefixes: Option<String>,
+}
+
+impl fmt::Debug for Settings {
+    /// Shows nothing: most of it is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
+    }
+}
+
+/// A configuration that is right as a whole.
+#[derive(Debug)]
+pub struct Config {
+    /// Who may call.
+    pub(crate) tokens: Tokens,
+    /// What nobody may delete.
+    pub(crate) protected: ProtectedPrefixes,
+}
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, for the operator's log: no secret is in it. Nothing may be done then: a key that was to be
+    /// protected could be deleted.
+    pub fn parse(settings: &Settings) -> Result<Self, String> {
+        let Settings { api_token, api_tokens, protected_prefixes } = settings;
+        Ok(Self {
+            tokens: Tokens::from_secrets(api_token.as_deref(), api_tokens.as_deref())?,
+            protected: ProtectedPrefixes::parse(protected_prefixes.as_deref())?,
+        })
+    }
+}
+
+/// Beginnings of keys that nobody may delete, whatever their token.
+#[derive(Debug, Default)]
+pub(crate) struct ProtectedPrefixes(Vec<String>);
+
+impl ProtectedPrefixes {
+    fn parse(list: Option<&str>) -> Result<Self, String> {
+        let Some(list) = list.filter(|list| !list.trim().is_empty()) else { return Ok(Self::default()) };
+        let prefixes: Vec<String> = parse_list("PROTECTED_PREFIXES", list, r#"["legal-hold/"]"#)?;
+        if prefixes.iter().any(String::is_empty) {
+            return Err("PROTECTED_PREFIXES: an empty prefix would protect every key".to_owned());
+        }
+        Ok(Self(prefixes))
+    }
+
+    /// Whether the key begins with one of them, byte for byte.
+    pub(crate) fn protect(&self, key: &ObjectKey<'_>) -> bool {
+        self.0.iter().any(|prefix| key.as_str().starts_with(prefix.as_str()))
+    }
+}
+
+/// Reads a setting that is a list in JSON.
+///
+/// Says where it is wrong, and never what is there, as `serde_json` would: that may be a secret in the wrong place.
+pub(crate) fn parse_list<T: DeserializeOwned>(name: &str, list: &str, form: &str) -> Result<Vec<T>, String> {
+    serde_json::from_slice(list.as_bytes()).map_err(|error| {
+        format!(
+            "{name}: expected JSON like {form}; it is something else at line {}, column {}",
+            error.line(),
+            error.column()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(protected_prefixes: &str) -> Result<Config, String> {
+        let protected_prefixes = Some(protected_prefixes.to_owned());
+        Config::parse(&Settings {
+            api_token: Some("s3cret".to_owned()),
+            protected_prefixes,
+            ..Settings::default()
+        })
+    }
+
+    #[test]
+    fn a_protected_prefix_is_compared_byte_for_byte() {
+        let protect =
+            |list: &str, key: &str| parse(list).unwrap().protected.protect(&ObjectKey::parse(key).unwrap());
+        for key in ["legal/", "legal/a", "legal/../a", "é"] {
+            assert!(protect(r#"["x", "legal/", "é"]"#, key), "{key}");
+        }
+        for key in ["legal", "Legal/a", "/legal/a", "legal%2Fa", "a/legal/", "e\u{301}"] {
+            assert!(!protect(r#"["x", "legal/", "é"]"#, key), "{key}");
+        }
+        for nothing in ["", " ", "[]"] {
+            assert!(!protect(nothing, "legal/a"));
+        }
+    }
+
+    #[test]
+    fn prefixes_that_are_not_understood_are_no_prefixes_to_ignore() {
+        for (list, says) in [
+            ("legal/", "something else at line 1, column 1"),
+            (r#"["legal/""#, "something else"),
+            (r#""legal/""#, "something else"),
+            ("null", "something else"),
+            (r#"["legal/", 5]"#, "something else at line 1, column 12"),
+            (r#"["legal/", ""]"#, "empty prefix"),
+        ] {
+            let error = parse(list).unwrap_err();
+            assert!(error.starts_with("PROTECTED_PREFIXES: ") && error.contains(says), "{list}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_secret_is_in_what_is_said_about_the_settings() {
+        let secret = "s3cret-in-the-wrong-place";
+        for list in [
+            secret.to_owned(),
+            format!("\"{secret}\""),
+            format!("{{\"{secret}\":1}}"),
+            format!("[\"{secret}\"]"),
+            format!("[{{\"{secret}\":\"a\"}}]"),
+            format!("[{{\"name\":\"a\",\"sha256\":\"{secret}\"}}]"),
+            format!("[{{\"name\":\"a\",\"sha256\":{{\"{secret}\":1}}}}]"),
+            format!("[{{\"name\":\"a\",\"sha256\":\"\",\"prefixes\":\"{secret}\"}}]"),
+            format!("[{{\"name\":\"a\",\"sha256\":\"\",\"roles\":[\"{secret}\"]}}]"),
+        ] {
+            let settings = Settings { api_tokens: Some(list.clone()), ..Settings::default() };
+            assert!(!format!("{settings:?}").contains(secret));
+            let error = Config::parse(&settings).unwrap_err();
+            assert!(error.starts_with("API_TOKENS: ") && !error.contains(secret), "{list}: {error}");
+        }
+    }
+}
