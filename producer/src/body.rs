@@ -1,13 +1,10 @@
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 
 use protocol::ObjectKey;
 use protocol::limits::{REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
-use serde::de::{Error, IgnoredAny, Visitor};
-use serde::{Deserialize, Deserializer};
 
 use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
+use crate::wire::{Text, WireRequest};
 
 /// What a request asks to delete.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +26,7 @@ impl<'a> DeletionRequest<'a> {
         body: &'a [u8],
         authorize: impl FnOnce(&[ObjectKey<'a>]) -> Result<(), Problem>,
     ) -> Result<Self, Problem> {
-        check_is_object(body)?;
-        let wire: WireRequest<'a> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
+        let wire = WireRequest::from_json(body).map_err(|(error, pointer)| explain(&error, &pointer))?;
         let asked = wire.object_keys.len();
         if asked == 0 {
             return Err(invalid("The request names no key.", "#/objectKeys", "name at least one key"));
@@ -93,46 +89,13 @@ fn without_duplicates(mut keys: Vec<ObjectKey<'_>>) -> Vec<ObjectKey<'_>> {
     keys
 }
 
-/// Refuses JSON that is no object: serde would read an array for a struct, its elements in the order of the fields.
-fn check_is_object(body: &[u8]) -> Result<(), Problem> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return Ok(());
+/// Says what is wrong with a body that could not be read.
+fn explain(error: &serde_json::Error, pointer: &str) -> Problem {
+    if error.is_data() {
+        return not_a_request(pointer, &error.to_string());
     }
-    match serde_json::from_slice::<IgnoredAny>(body) {
-        Ok(_) => Err(not_a_request("#", "expected an object like {\"objectKeys\": [\"proj_42/a.jpg\"]}")),
-        Err(error) => Err(explain(body, &error)),
-    }
-}
-
-/// Says what is wrong with a body that could not be read. It is read a second time for that, this time keeping track of
-/// the place, which would cost the good requests their speed.
-fn explain(body: &[u8], error: &serde_json::Error) -> Problem {
-    if !error.is_data() {
-        let what = if error.is_eof() { "ends early" } else { "is not valid JSON" };
-        let detail = format!("The body {what}: {error}.");
-        return Problem::new(ProblemCode::MalformedRequest, detail);
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let pointer = match serde_path_to_error::deserialize::<_, WireRequest<'_>>(&mut deserializer) {
-        Err(error) => to_pointer(error.path()),
-        Ok(_) => "#".to_owned(),
-    };
-    not_a_request(&pointer, &error.to_string())
-}
-
-fn to_pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut pointer = "#".to_owned();
-    for segment in path {
-        pointer.push('/');
-        match segment {
-            Segment::Seq { index } => pointer.push_str(&index.to_string()),
-            Segment::Map { key } => pointer.push_str(&key.replace('~', "~0").replace('/', "~1")),
-            Segment::Enum { variant } => pointer.push_str(variant),
-            Segment::Unknown => pointer.push('?'),
-        }
-    }
-    pointer
+    let what = if error.is_eof() { "ends early" } else { "is not valid JSON" };
+    Problem::new(ProblemCode::MalformedRequest, format!("The body {what}: {error}."))
 }
 
 fn not_a_request(pointer: &str, error: &str) -> Problem {
@@ -141,42 +104,6 @@ fn not_a_request(pointer: &str, error: &str) -> Problem {
 
 fn invalid(detail: &str, pointer: &str, error: &str) -> Problem {
     Problem::validation(detail, vec![FieldError { pointer: pointer.to_owned(), detail: error.to_owned() }])
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WireRequest<'a> {
-    #[serde(rename = "objectKeys", borrow)]
-    object_keys: Vec<Text<'a>>,
-    #[serde(default)]
-    delay_seconds: u32,
-}
-
-/// A string, borrowed from the body wherever it has no escape in it, which serde's own `Cow` never is.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object key, which is a string")
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
 }
 
 #[cfg(test)]
@@ -211,7 +138,7 @@ mod tests {
         check("objectKeys=a", ProblemCode::MalformedRequest, &["not valid JSON", "line 1 column 1"]);
         check(r#"{"objectKeys":["a"]} x"#, ProblemCode::MalformedRequest, &["trailing characters"]);
         check(r#"{"objectKeys":["\ud800"]}"#, ProblemCode::MalformedRequest, &[]);
-        check(&"[".repeat(100_000), ProblemCode::MalformedRequest, &["ends early"]);
+        check(&"[".repeat(100_000), ProblemCode::ValidationFailed, &["an object like"]);
         let deep = format!("{{\"objectKeys\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         check(&deep, ProblemCode::ValidationFailed, &["#/objectKeys/0\""]);
         let invalid_utf8 = parse(b"{\"objectKeys\":[\"\xff\"]}").unwrap_err();
@@ -222,7 +149,7 @@ mod tests {
     fn what_is_wrong_is_pointed_at() {
         let invalid = ProblemCode::ValidationFailed;
         check(r#"{"objectKeys":[]}"#, invalid, &["#/objectKeys\"", "at least one"]);
-        check(r#"{"objectKeys":["a",5]}"#, invalid, &["#/objectKeys/1\"", "expected an object key"]);
+        check(r#"{"objectKeys":["a",5]}"#, invalid, &["#/objectKeys/1\"", "expected a string"]);
         check(r#"{"objectKeys":["a",null]}"#, invalid, &["#/objectKeys/1\""]);
         check(r#"{"objectKeys":"a"}"#, invalid, &["#/objectKeys\"", "expected a sequence"]);
         check(r#"{"objectKeys":["a"],"dryrun":true}"#, invalid, &["#/dryrun\"", "unknown field `dryrun`"]);

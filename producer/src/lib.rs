@@ -31,6 +31,7 @@ mod sending;
 mod shell;
 mod upkeep;
 mod view;
+mod wire;
 
 pub use config::{Config, Settings};
 pub use host::Host;

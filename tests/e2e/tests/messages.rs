@@ -89,8 +89,9 @@ fn a_dead_letter_becomes_failures_that_can_be_read() -> Result<()> {
     // Written into the ledger by hand, so that its message is in no queue but the one it is put into here.
     let id = "del_01kaszq5m00000000000000000";
     let insert =
-        "INSERT INTO deletions (id, requested_by, requested_at, total, duplicates_removed, chunk_keys)
-                  VALUES (?, 'test', 0, 3, 0, '[3]')";
+        "INSERT INTO deletions
+                  (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys)
+                  VALUES (?, 'test', 0, 0, 0, 3, 0, '[3]')";
     pair.gateway().sql(insert, &[json!(id)])?;
     let deletion = pair.api().deletion(id)?;
     for message in messages_of(&pair, &deletion, &keys)? {

@@ -1,0 +1,154 @@
+//! The JSON of a request, read by hand rather than by a derived deserializer, for two reasons: it must say where in the body
+//! something is wrong, which costs a second parse otherwise, and a derived struct takes an array for an object.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// What a request says, of the right types and nothing more.
+#[derive(Default)]
+pub(crate) struct WireRequest<'a> {
+    pub(crate) object_keys: Vec<Text<'a>>,
+    pub(crate) delay_seconds: u32,
+}
+
+const OBJECT_KEYS: &str = "objectKeys";
+const DELAY_SECONDS: &str = "delay_seconds";
+const FIELDS: &[&str] = &[OBJECT_KEYS, DELAY_SECONDS];
+
+impl<'a> WireRequest<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// serde's error, and a JSON Pointer to where it was met, as a URI fragment.
+    pub(crate) fn from_json(body: &'a [u8]) -> Result<Self, (serde_json::Error, String)> {
+        let place = Place::default();
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let request = RequestSeed(&place).deserialize(&mut deserializer);
+        request
+            .and_then(|request| deserializer.end().map(|()| request))
+            .map_err(|error| (error, place.pointer()))
+    }
+}
+
+/// Where the reader is.
+#[derive(Default)]
+struct Place {
+    /// In this field, or in none.
+    field: RefCell<Option<String>>,
+    /// At this element of it, or at none.
+    element: Cell<Option<usize>>,
+}
+
+impl Place {
+    fn pointer(&self) -> String {
+        let mut pointer = "#".to_owned();
+        if let Some(field) = self.field.borrow().as_ref() {
+            pointer.push('/');
+            pointer.push_str(&field.replace('~', "~0").replace('/', "~1"));
+        }
+        if let Some(element) = self.element.get() {
+            pointer.push('/');
+            pointer.push_str(&element.to_string());
+        }
+        pointer
+    }
+}
+
+struct RequestSeed<'p>(&'p Place);
+
+impl<'de> DeserializeSeed<'de> for RequestSeed<'_> {
+    type Value = WireRequest<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RequestSeed<'_> {
+    type Value = WireRequest<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object like {\"objectKeys\": [\"proj_42/a.jpg\"]}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let Self(place) = self;
+        let (mut object_keys, mut delay_seconds) = (None, None);
+        while let Some(Text(field)) = map.next_key()? {
+            place.field.replace(Some(field.to_string()));
+            match field.as_ref() {
+                OBJECT_KEYS if object_keys.is_none() => {
+                    object_keys = Some(map.next_value_seed(KeysSeed(place))?);
+                }
+                DELAY_SECONDS if delay_seconds.is_none() => delay_seconds = Some(map.next_value()?),
+                OBJECT_KEYS => return Err(A::Error::duplicate_field(OBJECT_KEYS)),
+                DELAY_SECONDS => return Err(A::Error::duplicate_field(DELAY_SECONDS)),
+                unknown => return Err(A::Error::unknown_field(unknown, FIELDS)),
+            }
+            place.field.replace(None);
+        }
+        let object_keys = object_keys.ok_or_else(|| A::Error::missing_field(OBJECT_KEYS))?;
+        Ok(WireRequest { object_keys, delay_seconds: delay_seconds.unwrap_or_default() })
+    }
+}
+
+struct KeysSeed<'p>(&'p Place);
+
+impl<'de> DeserializeSeed<'de> for KeysSeed<'_> {
+    type Value = Vec<Text<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeysSeed<'_> {
+    type Value = Vec<Text<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence of object keys")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        let mut keys = Vec::new();
+        self.0.element.set(Some(0));
+        while let Some(key) = sequence.next_element()? {
+            keys.push(key);
+            self.0.element.set(Some(keys.len()));
+        }
+        self.0.element.set(None);
+        Ok(keys)
+    }
+}
+
+/// A string, borrowed from the body wherever it has no escape in it, which serde's own `Cow` never is.
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
