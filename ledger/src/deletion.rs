@@ -1,4 +1,4 @@
-use protocol::{Counts, DeletionId, FailureCode, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp};
 use serde::Deserialize;
 
 use crate::database::{Database, LedgerError, Statement, json, next_rows};
@@ -16,6 +16,8 @@ pub struct NewDeletion {
     pub duplicates_removed: usize,
     /// How many keys each of its chunks has.
     pub chunk_keys: Vec<usize>,
+    /// The caller's names and values.
+    pub labels: Labels,
 }
 
 /// A deletion as the ledger knows it.
@@ -43,6 +45,8 @@ pub struct DeletionRecord {
     pub finished_at: Option<Timestamp>,
     /// Its failures by code and R2's code, most first.
     pub errors: Vec<ErrorCount>,
+    /// The caller's names and values.
+    pub labels: Labels,
 }
 
 /// How many keys of a deletion failed in one way.
@@ -57,28 +61,35 @@ pub struct ErrorCount {
 }
 
 const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, total, duplicates_removed, chunk_keys)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+INSERT INTO deletions (id, requested_by, requested_at, total, duplicates_removed, chunk_keys, labels)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+const INSERT_LABELS: &str = "\
+INSERT INTO labels (name, value, deletion)
+SELECT l.key, l.value, d.id FROM deletions AS d, json_each(d.labels) AS l WHERE d.id = ?1
+ON CONFLICT DO NOTHING";
 
 const CANCEL: &str = "UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL";
 
 const FIND: &str = "\
-SELECT d.requested_by, d.requested_at, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
+SELECT d.id, d.labels,
+       d.requested_by, d.requested_at, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
        json_array_length(d.chunk_keys) AS messages,
        COUNT(c.chunk) AS begun, MIN(c.begun_at) AS started_at, MAX(c.recorded_at) AS recorded_at,
        COALESCE(SUM(c.deleted), 0) AS deleted, COALESCE(SUM(c.skipped), 0) AS skipped,
        COALESCE(SUM(c.failed), 0) AS failed, COALESCE(SUM(c.claimed_until > ?2), 0) AS in_flight
 FROM deletions AS d LEFT JOIN chunks AS c ON c.deletion = d.id
-WHERE d.id = ?1 GROUP BY d.id";
+WHERE d.id IN (SELECT value FROM json_each(?1)) GROUP BY d.id ORDER BY d.id DESC";
 
 const ERRORS: &str = "\
-SELECT code, r2_code, COUNT(*) AS count FROM failures WHERE deletion = ?1
-GROUP BY code, r2_code ORDER BY count DESC, code";
+SELECT deletion, code, r2_code, COUNT(*) AS count FROM failures
+WHERE deletion IN (SELECT value FROM json_each(?1))
+GROUP BY deletion, code, r2_code ORDER BY count DESC, code";
 
 pub(crate) async fn insert(database: &impl Database, deletion: &NewDeletion) -> Result<(), LedgerError> {
-    let NewDeletion { id, requested_by, requested_at, duplicates_removed, chunk_keys } = deletion;
+    let NewDeletion { id, requested_by, requested_at, duplicates_removed, chunk_keys, labels } = deletion;
     let total: usize = chunk_keys.iter().sum();
-    let statement = Statement::new(
+    let mut statements = vec![Statement::new(
         INSERT,
         [
             id.as_str().into(),
@@ -87,9 +98,13 @@ pub(crate) async fn insert(database: &impl Database, deletion: &NewDeletion) -> 
             total.into(),
             (*duplicates_removed).into(),
             json(chunk_keys)?,
+            json(labels)?,
         ],
-    );
-    database.batch(vec![statement]).await.map(drop)
+    )];
+    if !labels.is_empty() {
+        statements.push(Statement::new(INSERT_LABELS, [id.as_str().into()]));
+    }
+    database.batch(statements).await.map(drop)
 }
 
 pub(crate) async fn cancel(
@@ -106,17 +121,34 @@ pub(crate) async fn find(
     id: &DeletionId,
     now: Timestamp,
 ) -> Result<Option<DeletionRecord>, LedgerError> {
-    let find = Statement::new(FIND, [id.as_str().into(), now.as_millis().into()]);
-    let errors = Statement::new(ERRORS, [id.as_str().into()]);
+    Ok(find_all(database, std::slice::from_ref(id), now).await?.pop())
+}
+
+/// Those of `ids` that there are, newest first.
+pub(crate) async fn find_all(
+    database: &impl Database,
+    ids: &[DeletionId],
+    now: Timestamp,
+) -> Result<Vec<DeletionRecord>, LedgerError> {
+    let ids = json(ids)?;
+    let find = Statement::new(FIND, [ids.clone(), now.as_millis().into()]);
+    let errors = Statement::new(ERRORS, [ids]);
     let mut answer = database.batch(vec![find, errors]).await?.into_iter();
     let rows: Vec<DeletionRow> = next_rows(&mut answer)?;
     let errors: Vec<ErrorRow> = next_rows(&mut answer)?;
-    let errors = errors.into_iter().map(ErrorCount::from).collect();
-    Ok(rows.into_iter().next().map(|row| row.into_record(id.clone(), errors)))
+    rows.into_iter()
+        .map(|row| {
+            let errors = errors.iter().filter(|error| error.deletion.as_ref() == Some(&row.id));
+            let errors = errors.map(ErrorCount::from).collect();
+            row.into_record(errors)
+        })
+        .collect()
 }
 
 #[derive(Deserialize)]
 struct DeletionRow {
+    id: DeletionId,
+    labels: String,
     requested_by: String,
     requested_at: Timestamp,
     generation: u32,
@@ -135,7 +167,7 @@ struct DeletionRow {
 }
 
 impl DeletionRow {
-    fn into_record(self, id: DeletionId, errors: Vec<ErrorCount>) -> DeletionRecord {
+    fn into_record(self, errors: Vec<ErrorCount>) -> Result<DeletionRecord, LedgerError> {
         let cancel = self.cancelled_at.is_some();
         let closed = cancel && self.in_flight == 0;
         let counts = Counts::derive(self.total, self.deleted, self.skipped, self.failed, closed);
@@ -145,8 +177,10 @@ impl DeletionRow {
             State::Cancelled => self.cancelled_at.max(self.recorded_at),
             _ => self.finished_at,
         };
-        DeletionRecord {
-            id,
+        let labels = serde_json::from_str(&self.labels)
+            .map_err(|error| LedgerError::new(format!("the labels of a deletion: {error}")))?;
+        Ok(DeletionRecord {
+            id: self.id,
             requested_by: self.requested_by,
             generation: self.generation,
             counts,
@@ -157,19 +191,22 @@ impl DeletionRow {
             started_at: self.started_at,
             finished_at,
             errors,
-        }
+            labels,
+        })
     }
 }
 
 #[derive(Deserialize)]
-struct ErrorRow {
+pub(crate) struct ErrorRow {
+    /// Of which deletion, where the query says it.
+    deletion: Option<DeletionId>,
     code: String,
     r2_code: Option<u32>,
     count: u64,
 }
 
-impl From<ErrorRow> for ErrorCount {
-    fn from(ErrorRow { code, r2_code, count }: ErrorRow) -> Self {
-        Self { code: FailureCode::from_text(&code), r2_code, count }
+impl From<&ErrorRow> for ErrorCount {
+    fn from(ErrorRow { deletion: _, code, r2_code, count }: &ErrorRow) -> Self {
+        Self { code: FailureCode::from_text(code), r2_code: *r2_code, count: *count }
     }
 }

@@ -35,6 +35,7 @@ fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
         requested_at: at(0),
         duplicates_removed: 0,
         chunk_keys: chunk_keys.to_vec(),
+        labels: protocol::Labels::default(),
     };
     block_on(ledger.insert_deletion(&deletion)).unwrap();
     ledger

@@ -46,7 +46,7 @@ pub(crate) async fn accept(
     })?;
 
     // (3) Parse.
-    let DeletionRequest { keys, duplicates_removed } = DeletionRequest::from_json(&body)?;
+    let DeletionRequest { keys, duplicates_removed, labels } = DeletionRequest::from_json(&body)?;
 
     // (4) Pack.
     let requested_at = host.now();
@@ -63,6 +63,7 @@ pub(crate) async fn accept(
         requested_at,
         duplicates_removed,
         chunk_keys: packed.iter().map(|message| message.keys).collect(),
+        labels,
     };
     ledger.insert_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))?;
 
@@ -94,6 +95,7 @@ pub(crate) async fn accept(
         started_at: None,
         finished_at: None,
         errors: Vec::new(),
+        labels: &deletion.labels,
         requested_by: principal.name,
     };
     let location = format!("/v1/deletions/{id}");

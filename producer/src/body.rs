@@ -2,11 +2,12 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
-use protocol::ObjectKey;
 use protocol::limits::REQUEST_KEYS_MAX;
+use protocol::{Labels, ObjectKey};
 use serde::de::{Error, IgnoredAny, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::labels::LabelsJson;
 use crate::problem::{FieldError, Problem, ProblemCode};
 
 /// What a request asks to delete.
@@ -16,6 +17,8 @@ pub(crate) struct DeletionRequest<'a> {
     pub(crate) keys: Vec<ObjectKey<'a>>,
     /// How many duplicates were left out.
     pub(crate) duplicates_removed: usize,
+    /// The caller's names and values.
+    pub(crate) labels: Labels,
 }
 
 impl<'a> DeletionRequest<'a> {
@@ -25,6 +28,7 @@ impl<'a> DeletionRequest<'a> {
     pub(crate) fn from_json(body: &'a [u8]) -> Result<Self, Problem> {
         check_is_object(body)?;
         let wire: WireRequest<'a> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
+        let labels = wire.labels.parse()?;
         let asked = wire.object_keys.len();
         if asked == 0 {
             return Err(invalid("The request names no key.", "#/objectKeys", "name at least one key"));
@@ -37,7 +41,7 @@ impl<'a> DeletionRequest<'a> {
         }
         let keys = without_duplicates(parse_keys(wire.object_keys)?);
         let duplicates_removed = asked - keys.len();
-        Ok(Self { keys, duplicates_removed })
+        Ok(Self { keys, duplicates_removed, labels })
     }
 }
 
@@ -138,10 +142,12 @@ fn invalid(detail: &str, pointer: &str, error: &str) -> Problem {
 struct WireRequest<'a> {
     #[serde(rename = "objectKeys", borrow)]
     object_keys: Vec<Text<'a>>,
+    #[serde(default, borrow)]
+    labels: LabelsJson<'a>,
 }
 
 /// A string, borrowed from the body wherever it has no escape in it, which serde's own `Cow` never is.
-struct Text<'a>(Cow<'a, str>);
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -155,7 +161,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     type Value = Text<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object key, which is a string")
+        f.write_str("a string")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
@@ -176,7 +182,10 @@ mod tests {
     fn problem(body: &str) -> (ProblemCode, String) {
         let problem = DeletionRequest::from_json(body.as_bytes()).unwrap_err();
         let code = problem.code;
-        (code, problem.into_response(&protocol::RequestId::new(protocol::Timestamp::from_millis(0), 0)).body)
+        (
+            code,
+            problem.into_response(&protocol::RequestId::new(protocol::Timestamp::from_millis(0), 0)).text(),
+        )
     }
 
     #[track_caller]
@@ -206,7 +215,7 @@ mod tests {
     fn what_is_wrong_is_pointed_at() {
         let invalid = ProblemCode::ValidationFailed;
         check(r#"{"objectKeys":[]}"#, invalid, &["#/objectKeys\"", "at least one"]);
-        check(r#"{"objectKeys":["a",5]}"#, invalid, &["#/objectKeys/1\"", "expected an object key"]);
+        check(r#"{"objectKeys":["a",5]}"#, invalid, &["#/objectKeys/1\"", "expected a string"]);
         check(r#"{"objectKeys":["a",null]}"#, invalid, &["#/objectKeys/1\""]);
         check(r#"{"objectKeys":"a"}"#, invalid, &["#/objectKeys\"", "expected a sequence"]);
         check(r#"{"objectKeys":["a"],"dryrun":true}"#, invalid, &["#/dryrun\"", "unknown field `dryrun`"]);

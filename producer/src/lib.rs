@@ -15,6 +15,9 @@ mod body;
 mod health;
 mod host;
 mod http;
+mod labels;
+mod list;
+mod ndjson;
 mod page;
 mod problem;
 mod queue;
@@ -22,10 +25,12 @@ mod read;
 mod router;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+mod stats;
 mod view;
 
 pub use auth::Tokens;
 pub use host::Host;
-pub use http::{Body, BodyError, Request, Response};
+pub use http::{Body, BodyError, Request, Response, ResponseBody};
+pub use ndjson::FailurePages;
 pub use queue::Queue;
 pub use router::{Ports, answer};

@@ -24,6 +24,7 @@ pub(crate) enum ProblemCode {
     InvalidToken,
     NotFound,
     MethodNotAllowed,
+    NotAcceptable,
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -51,6 +52,7 @@ impl ProblemCode {
             Self::InvalidToken => "invalid_token",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAcceptable => "not_acceptable",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::ValidationFailed => "validation_failed",
@@ -68,6 +70,7 @@ impl ProblemCode {
             Self::Unauthenticated | Self::InvalidToken => 401,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::NotAcceptable => 406,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed => 422,
@@ -82,6 +85,7 @@ impl ProblemCode {
             Self::Unauthenticated | Self::InvalidToken => "Unauthorized",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
+            Self::NotAcceptable => "Not Acceptable",
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ValidationFailed => "Unprocessable Content",
@@ -101,6 +105,7 @@ impl ProblemCode {
             | Self::InvalidToken
             | Self::NotFound
             | Self::MethodNotAllowed
+            | Self::NotAcceptable
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::ValidationFailed
@@ -195,7 +200,7 @@ mod tests {
         let response = Problem::validation("1 key is invalid.", vec![error]).into_response(&request_id);
         assert_eq!(response.status, 422);
         assert_eq!(
-            response.body,
+            response.text(),
             concat!(
                 r#"{"type":"about:blank","title":"Unprocessable Content","status":422,"detail":"1 key is invalid.","#,
                 r#""code":"validation_failed","retryable":false,"request_id":"req_00000000000000000000000000","#,
@@ -209,7 +214,7 @@ mod tests {
         let problem = Problem::ledger(&ledger::LedgerError { cause: "D1_ERROR: secret".to_owned() });
         assert_eq!(problem.cause.as_deref(), Some("D1_ERROR: secret"));
         let response = problem.into_response(&RequestId::new(Timestamp::from_millis(0), 0));
-        assert!(!response.body.contains("secret"));
         assert!(response.headers.contains(&("Retry-After", "5".to_owned())));
+        assert!(!response.text().contains("secret"));
     }
 }

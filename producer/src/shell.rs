@@ -1,6 +1,6 @@
 //! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use js_sys::{Function, JSON, JsString, Promise, Reflect};
 use ledger::{D1, SqlLedger};
 use protocol::{Event, Log, Packed, QueueError, Severity, Timestamp};
@@ -11,7 +11,7 @@ use worker::{
     SendMessage, event,
 };
 
-use crate::{Body, BodyError, Host, Ports, Queue, Request, Response, Tokens, answer};
+use crate::{Body, BodyError, Host, Ports, Queue, Request, Response, ResponseBody, Tokens, answer};
 
 /// The fetch handler.
 #[event(fetch)]
@@ -27,7 +27,8 @@ async fn fetch(request: worker::Request, env: Env, _context: Context) -> Result<
     let token = env.secret("API_TOKEN").map(|secret| secret.to_string()).ok();
     let tokens = Tokens::new(token.as_deref());
     let ports = Ports { ledger: &ledger, queue: &queue, host: &Runtime, tokens: &tokens };
-    write(answer(read(request)?, &ports).await)
+    let response = answer(read(request)?, &ports).await;
+    write(response, ledger)
 }
 
 fn read(request: worker::Request) -> Result<Request<Incoming>> {
@@ -38,6 +39,7 @@ fn read(request: worker::Request) -> Result<Request<Incoming>> {
         authorization: headers.get("Authorization")?,
         content_type: headers.get("Content-Type")?,
         content_encoding: headers.get("Content-Encoding")?,
+        accept: headers.get("Accept")?,
         body: Incoming(request),
     })
 }
@@ -48,14 +50,22 @@ fn target(url: &str) -> String {
     after_scheme.find('/').and_then(|start| after_scheme.get(start..)).unwrap_or("/").to_owned()
 }
 
-fn write(response: Response) -> Result<worker::Response> {
+/// A page that fails breaks the stream, and the runtime then breaks the connection: the reader sees that it is not whole.
+fn write(response: Response, ledger: SqlLedger<D1>) -> Result<worker::Response> {
     let headers = Headers::new();
     for (name, value) in &response.headers {
         headers.set(name, value)?;
     }
-    Ok(worker::Response::from_bytes(response.body.into_bytes())?
-        .with_headers(headers)
-        .with_status(response.status))
+    let written = match response.body {
+        ResponseBody::Text(text) => worker::Response::from_bytes(text.into_bytes()),
+        ResponseBody::Pages(pages) => {
+            worker::Response::from_stream(stream::try_unfold((pages, ledger), |(mut pages, ledger)| async {
+                let page = pages.next(&ledger, &Runtime).await.map_err(|error| error.to_string())?;
+                Ok::<_, worker::Error>(page.map(|page| (page.into_bytes(), (pages, ledger))))
+            }))
+        }
+    };
+    Ok(written?.with_headers(headers).with_status(response.status))
 }
 
 struct Incoming(worker::Request);

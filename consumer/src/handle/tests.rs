@@ -42,6 +42,7 @@ impl<'a> World<'a> {
             requested_at: host.now(),
             duplicates_removed: 0,
             chunk_keys: packed.iter().map(|message| message.keys).collect(),
+            labels: protocol::Labels::default(),
         };
         block_on(ledger.insert_deletion(&deletion)).unwrap();
         let bystanders = ["proj_421/a", "proj_4", "proj_42"].map(str::to_owned);

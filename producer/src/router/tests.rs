@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::http::BodyError;
 
+mod reads;
+
 #[derive(Default)]
 struct FakeHost {
     now: Cell<u64>,
@@ -103,8 +105,9 @@ impl World {
         let ports =
             Ports { ledger: &self.ledger, queue: &self.queue, host: &self.host, tokens: &self.tokens };
         let response = block_on(answer(request, &ports));
-        let body = serde_json::from_str(&response.body).unwrap();
-        Answer { status: response.status, headers: response.headers, body }
+        let (status, headers) = (response.status, response.headers.clone());
+        let body = serde_json::from_str(&response.text()).unwrap();
+        Answer { status, headers, body }
     }
 
     fn get(&self, target: &str) -> Answer {
@@ -150,6 +153,7 @@ fn request(method: &str, target: &str, body: Vec<u8>) -> Request<Vec<u8>> {
         authorization: Some("Bearer s3cret".to_owned()),
         content_type: Some("application/json; charset=utf-8".to_owned()),
         content_encoding: None,
+        accept: None,
         body,
     }
 }
@@ -282,7 +286,7 @@ fn a_request_of_the_wrong_form_is_told_what_is_right() {
     let world = World::new();
     let ask = |method: &str, target: &str| world.ask(request(method, target, Vec::new()));
     for (method, target, allow) in [
-        ("GET", "/v1/deletions", "POST"),
+        ("PUT", "/v1/deletions", "GET, POST"),
         ("DELETE", "/v1/deletions/del_x", "GET"),
         ("POST", "/healthz", "GET"),
     ] {

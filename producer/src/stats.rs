@@ -1,0 +1,24 @@
+use ledger::ProducerLedger;
+
+use crate::auth::Principal;
+use crate::host::Host;
+use crate::http::Response;
+use crate::page::invalid;
+use crate::problem::Problem;
+use crate::view::StatsView;
+
+/// `GET /v1/stats`: 200 with the totals over the deletions that the caller may see; 422 for the query, which has nothing
+/// to say.
+pub(crate) async fn read(
+    query: &str,
+    principal: &Principal,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    if let Some(parameter) = query.split('&').find(|parameter| !parameter.is_empty()) {
+        let name = parameter.split('=').next().unwrap_or_default();
+        return Err(invalid(name, "no parameter: this call takes none"));
+    }
+    let stats = ledger.stats(Some(principal.name), host.now()).await;
+    Ok(Response::json(200, &StatsView::from(&stats.map_err(|error| Problem::ledger(&error))?)))
+}
