@@ -81,7 +81,9 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
         Course::CancelledTooLate => {
             let in_flight = [begin(0), begin(1)];
             cancel();
-            in_flight.into_iter().for_each(|finish| finish(0));
+            for finish in in_flight {
+                finish(0);
+            }
         }
     }
 }

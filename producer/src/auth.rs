@@ -52,7 +52,7 @@ impl Tokens {
 
 const REALM: &str = "r2-deletion-queue";
 
-fn digest(token: &str) -> [u8; 32] {
+pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 

@@ -1,12 +1,10 @@
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use ledger::{DeletionFilter, DeletionPage, ProducerLedger};
 use percent_encoding::percent_decode_str;
 use protocol::{DeletionId, State};
-use sha2::{Digest, Sha256};
 
-use crate::auth::Principal;
+use crate::auth::{Principal, digest};
 use crate::host::Host;
 use crate::http::Response;
 use crate::labels::{is_name, wrong_value};
@@ -95,14 +93,10 @@ fn read_token(token: &str, filter: &DeletionFilter<'_>) -> Result<DeletionId, Pr
 /// whoever sends it sees what they may see.
 fn fingerprint(filter: &DeletionFilter<'_>) -> String {
     let DeletionFilter { requested_by, state, labels } = filter;
-    let parts = (*requested_by, state.map(State::as_str), labels);
-    let text = serde_json::to_string(&parts).unwrap_or_default();
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).fold(String::new(), |mut hex, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    let parts = [*requested_by, state.map(State::as_str)];
+    let text = format!("{parts:?} {}", serde_json::to_string(labels).unwrap_or_default());
+    let [a, b, c, d, e, f, g, h, ..] = digest(&text);
+    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
 }
 
 #[cfg(test)]
