@@ -1,7 +1,7 @@
 use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp};
-use serde::Deserialize;
 
-use crate::database::{Database, LedgerError, Statement, json, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, json};
+use crate::row::{self, number, optional_time, time};
 
 /// A deletion to be written down before its first message is sent.
 #[derive(Clone, Debug)]
@@ -134,18 +134,19 @@ pub(crate) async fn find_all(
     let find = Statement::new(FIND, [ids.clone(), now.as_millis().into()]);
     let errors = Statement::new(ERRORS, [ids]);
     let mut answer = database.batch(vec![find, errors]).await?.into_iter();
-    let rows: Vec<DeletionRow> = next_rows(&mut answer)?;
-    let errors: Vec<ErrorRow> = next_rows(&mut answer)?;
-    rows.into_iter()
+    let rows = row::next(&mut answer)?;
+    let errors = row::next(&mut answer)?;
+    rows.iter()
         .map(|row| {
-            let errors = errors.iter().filter(|error| error.deletion.as_ref() == Some(&row.id));
-            let errors = errors.map(ErrorCount::from).collect();
+            let row = DeletionRow::read(row)?;
+            let of_it =
+                |error: &&Row| error.get("deletion").and_then(|id| id.as_str()) == Some(row.id.as_str());
+            let errors = errors.iter().filter(of_it).map(ErrorCount::read).collect::<Result<_, _>>()?;
             row.into_record(errors)
         })
         .collect()
 }
 
-#[derive(Deserialize)]
 struct DeletionRow {
     id: DeletionId,
     labels: String,
@@ -167,6 +168,28 @@ struct DeletionRow {
 }
 
 impl DeletionRow {
+    fn read(row: &Row) -> Result<Self, LedgerError> {
+        Ok(Self {
+            id: row::id(row, "id")?,
+            labels: row::text(row, "labels")?,
+            requested_by: row::text(row, "requested_by")?,
+            requested_at: time(row, "requested_at")?,
+            generation: row::small(row, "generation")?,
+            total: number(row, "total")?,
+            duplicates_removed: number(row, "duplicates_removed")?,
+            cancelled_at: optional_time(row, "cancelled_at")?,
+            finished_at: optional_time(row, "finished_at")?,
+            messages: number(row, "messages")?,
+            begun: number(row, "begun")?,
+            started_at: optional_time(row, "started_at")?,
+            recorded_at: optional_time(row, "recorded_at")?,
+            deleted: number(row, "deleted")?,
+            skipped: number(row, "skipped")?,
+            failed: number(row, "failed")?,
+            in_flight: number(row, "in_flight")?,
+        })
+    }
+
     fn into_record(self, errors: Vec<ErrorCount>) -> Result<DeletionRecord, LedgerError> {
         let cancel = self.cancelled_at.is_some();
         let closed = cancel && self.in_flight == 0;
@@ -177,7 +200,7 @@ impl DeletionRow {
             State::Cancelled => self.cancelled_at.max(self.recorded_at),
             _ => self.finished_at,
         };
-        let labels = serde_json::from_str(&self.labels)
+        let labels = serde_json::from_slice(self.labels.as_bytes())
             .map_err(|error| LedgerError::new(format!("the labels of a deletion: {error}")))?;
         Ok(DeletionRecord {
             id: self.id,
@@ -196,17 +219,13 @@ impl DeletionRow {
     }
 }
 
-#[derive(Deserialize)]
-pub(crate) struct ErrorRow {
-    /// Of which deletion, where the query says it.
-    deletion: Option<DeletionId>,
-    code: String,
-    r2_code: Option<u32>,
-    count: u64,
-}
-
-impl From<&ErrorRow> for ErrorCount {
-    fn from(ErrorRow { deletion: _, code, r2_code, count }: &ErrorRow) -> Self {
-        Self { code: FailureCode::from_text(code), r2_code: *r2_code, count: *count }
+impl ErrorCount {
+    pub(crate) fn read(row: &Row) -> Result<Self, LedgerError> {
+        let r2_code = row::optional_number(row, "r2_code")?;
+        Ok(Self {
+            code: FailureCode::from_text(&row::text(row, "code")?),
+            r2_code: r2_code.and_then(|code| code.try_into().ok()),
+            count: number(row, "count")?,
+        })
     }
 }

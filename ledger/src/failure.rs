@@ -2,9 +2,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use protocol::{DeletionId, FailureCode, Timestamp};
-use serde::Deserialize;
 
-use crate::database::{Database, LedgerError, Statement, Value, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, Value};
+use crate::row::{self, number};
 
 /// A key that ended undeleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,26 +73,22 @@ pub(crate) async fn list(
     parameters.extend(after);
     parameters.push(limit.into());
     let answer = database.batch(vec![Statement::new(LIST, parameters)]).await?;
-    let rows: Vec<FailureRow> = next_rows(&mut answer.into_iter())?;
-    Ok(rows.into_iter().map(FailureRecord::from).collect())
+    row::next(&mut answer.into_iter())?.iter().map(FailureRecord::read).collect()
 }
 
-#[derive(Deserialize)]
-struct FailureRow {
-    generation: u64,
-    chunk: u64,
-    position: u64,
-    key_json: String,
-    code: String,
-    attempts: u32,
-    failed_at: Timestamp,
-}
-
-impl From<FailureRow> for FailureRecord {
-    fn from(row: FailureRow) -> Self {
-        let FailureRow { generation, chunk, position, key_json, code, attempts, failed_at } = row;
-        let cursor = FailureCursor { generation, chunk, position };
-        Self { key_json, code: FailureCode::from_text(&code), attempts, failed_at, cursor }
+impl FailureRecord {
+    fn read(row: &Row) -> Result<Self, LedgerError> {
+        Ok(Self {
+            key_json: row::text(row, "key_json")?,
+            code: FailureCode::from_text(&row::text(row, "code")?),
+            attempts: row::small(row, "attempts")?,
+            failed_at: row::time(row, "failed_at")?,
+            cursor: FailureCursor {
+                generation: number(row, "generation")?,
+                chunk: number(row, "chunk")?,
+                position: number(row, "position")?,
+            },
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 use protocol::{Counts, DeletionId, State, Timestamp};
 
-use crate::database::{Database, LedgerError, Row, Statement, next_rows};
-use crate::deletion::{ErrorCount, ErrorRow};
+use crate::database::{Database, LedgerError, Row, Statement};
+use crate::deletion::ErrorCount;
 use crate::row::{self, number};
 
 /// What the ledger holds as a whole.
@@ -81,7 +81,7 @@ pub(crate) async fn read(
     let mut answer = database.batch(statements).await?.into_iter();
     let groups = row::next(&mut answer)?;
     let oldest = row::next(&mut answer)?;
-    let failures: Vec<ErrorRow> = next_rows(&mut answer)?;
+    let failures = row::next(&mut answer)?;
     let unreadable = row::next(&mut answer)?;
 
     let mut states = State::ALL.map(|state| (state, 0));
@@ -105,7 +105,7 @@ pub(crate) async fn read(
         states: states.to_vec(),
         keys,
         oldest_unfinished: oldest_unfinished.transpose()?,
-        failures: failures.iter().map(ErrorCount::from).collect(),
+        failures: failures.iter().map(ErrorCount::read).collect::<Result<_, _>>()?,
         unreadable_messages: unreadable_messages.unwrap_or_default(),
     })
 }

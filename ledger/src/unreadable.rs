@@ -1,7 +1,8 @@
 use protocol::{Timestamp, UnreadableReason, rfc3339};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::database::{Database, LedgerError, Statement, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement};
+use crate::row;
 
 /// A message that could not be carried out, to be kept.
 #[derive(Clone, Debug)]
@@ -19,7 +20,7 @@ pub struct UnreadableMessage {
 }
 
 /// A kept message, as the API shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnreadableRecord {
     /// The Queue's id of the message.
     pub message_id: String,
@@ -67,5 +68,17 @@ pub(crate) async fn list(
     limit: usize,
 ) -> Result<Vec<UnreadableRecord>, LedgerError> {
     let statement = Statement::new(LIST, [after.unwrap_or_default().into(), limit.into()]);
-    next_rows(&mut database.batch(vec![statement]).await?.into_iter())
+    let rows = row::next(&mut database.batch(vec![statement]).await?.into_iter())?;
+    rows.iter().map(read).collect()
+}
+
+fn read(row: &Row) -> Result<UnreadableRecord, LedgerError> {
+    Ok(UnreadableRecord {
+        message_id: row::text(row, "message_id")?,
+        queue: row::text(row, "queue")?,
+        reason: row::text(row, "reason")?,
+        body: row::text(row, "body")?,
+        attempts: row::small(row, "attempts")?,
+        received_at: row::time(row, "received_at")?,
+    })
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use protocol::Labels;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -39,7 +39,7 @@ impl LabelsJson<'_> {
     pub(crate) fn parse(&self) -> Result<Labels, Problem> {
         let Some(json) = self.0 else { return Ok(Labels::default()) };
         let mut errors = Vec::new();
-        let Ok(WireLabels { first, count }) = serde_json::from_str(json.get()) else {
+        let Ok(WireLabels { first, count }) = serde_json::from_slice(json.get().as_bytes()) else {
             errors.push(error("#/labels".to_owned(), "expected an object of strings"));
             return Err(invalid(errors));
         };
@@ -74,7 +74,7 @@ fn parse_value(name: &str, value: &RawValue) -> Result<String, String> {
     if !is_name(name) {
         return Err(format!("a label's name has 1 to {NAME_CHARACTERS_MAX} characters of A-Z a-z 0-9 _ . -"));
     }
-    let Ok(Text(value)) = serde_json::from_str(value.get()) else {
+    let Ok(Text(value)) = serde_json::from_slice(value.get().as_bytes()) else {
         return Err("expected a string as the label's value".to_owned());
     };
     wrong_value(&value).map_or_else(|| Ok(value.into_owned()), Err)
@@ -112,13 +112,11 @@ impl<'de> Visitor<'de> for LabelsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut labels = WireLabels::default();
-        while labels.count < LABELS_MAX {
-            let Some(label) = map.next_entry()? else { return Ok(labels) };
-            labels.first.push(label);
+        while let Some(label) = map.next_entry()? {
             labels.count += 1;
-        }
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
-            labels.count += 1;
+            if labels.count <= LABELS_MAX {
+                labels.first.push(label);
+            }
         }
         Ok(labels)
     }

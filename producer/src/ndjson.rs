@@ -2,7 +2,7 @@ use ledger::{FailureCursor, LedgerError, ProducerLedger};
 use protocol::{DeletionId, Event, Log};
 
 use crate::http::{Response, ResponseBody};
-use crate::page::invalid;
+use crate::page::refuse_all;
 use crate::problem::{Problem, ProblemCode};
 use crate::view::FailureView;
 
@@ -17,9 +17,7 @@ pub(crate) fn failures(deletion: DeletionId) -> Response {
 
 /// 422 for any parameter beside NDJSON: the stream has no pages.
 pub(crate) fn check_query(query: &str) -> Result<(), Problem> {
-    let Some(parameter) = query.split('&').find(|parameter| !parameter.is_empty()) else { return Ok(()) };
-    let name = parameter.split('=').next().unwrap_or_default();
-    Err(invalid(name, &format!("no parameter beside `Accept: {NDJSON}`, which answers with all failures")))
+    refuse_all(query, "no parameter beside `Accept: application/x-ndjson`, which answers with all failures")
 }
 
 const JSON: &str = "application/json";
@@ -108,8 +106,17 @@ pub(crate) fn is_preferred(accept: Option<&str>) -> Result<bool, Problem> {
 
 /// How much a type is wanted: its quality in thousandths, and how exactly it was named.
 fn rank(ranges: &[MediaRange<'_>], media_type: &str) -> (u32, usize) {
-    let matching = ranges.iter().filter_map(|range| Some((range.specificity(media_type)?, range.quality)));
-    matching.max().map_or((0, 0), |(specificity, quality)| (quality, specificity))
+    let mut best = (0, 0);
+    let mut found = None;
+    for range in ranges {
+        if let Some(specificity) = range.specificity(media_type)
+            && found <= Some(specificity)
+        {
+            found = Some(specificity);
+            best = (range.quality, specificity);
+        }
+    }
+    best
 }
 
 struct MediaRange<'a> {

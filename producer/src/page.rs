@@ -65,6 +65,12 @@ fn decode(token: &str) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| Page::foreign_token())
 }
 
+/// 422 for a query that says anything.
+pub(crate) fn refuse_all(query: &str, expected: &str) -> Result<(), Problem> {
+    let Some(parameter) = query.split('&').find(|parameter| !parameter.is_empty()) else { return Ok(()) };
+    Err(invalid(parameter.split('=').next().unwrap_or_default(), expected))
+}
+
 /// 422 for one parameter of a query.
 pub(crate) fn invalid(parameter: &str, expected: &str) -> Problem {
     let error = FieldError { pointer: format!("?{parameter}"), detail: format!("expected {expected}") };

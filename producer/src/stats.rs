@@ -3,7 +3,7 @@ use ledger::ProducerLedger;
 use crate::auth::Principal;
 use crate::host::Host;
 use crate::http::Response;
-use crate::page::invalid;
+use crate::page::refuse_all;
 use crate::problem::Problem;
 use crate::view::StatsView;
 
@@ -15,10 +15,7 @@ pub(crate) async fn read(
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    if let Some(parameter) = query.split('&').find(|parameter| !parameter.is_empty()) {
-        let name = parameter.split('=').next().unwrap_or_default();
-        return Err(invalid(name, "no parameter: this call takes none"));
-    }
+    refuse_all(query, "no parameter: this call takes none")?;
     let stats = ledger.stats(Some(principal.name), host.now()).await;
     Ok(Response::json(200, &StatsView::from(&stats.map_err(|error| Problem::ledger(&error))?)))
 }
