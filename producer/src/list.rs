@@ -95,8 +95,8 @@ fn fingerprint(filter: &DeletionFilter<'_>) -> String {
     let DeletionFilter { requested_by, state, labels } = filter;
     let parts = [*requested_by, state.map(State::as_str)];
     let text = format!("{parts:?} {}", serde_json::to_string(labels).unwrap_or_default());
-    let [a, b, c, d, e, f, g, h, ..] = digest(&text);
-    format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    let start = digest(&text).into_iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(byte));
+    format!("{start:016x}")
 }
 
 #[cfg(test)]
