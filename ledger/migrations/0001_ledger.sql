@@ -13,6 +13,8 @@ CREATE TABLE deletions (
     duplicates_removed INTEGER NOT NULL,
     -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
     chunk_keys TEXT NOT NULL,
+    -- JSON: the caller's names and values.
+    labels TEXT NOT NULL DEFAULT '{}',
     -- Until when a request holds the sending of its messages for itself.
     sending_until INTEGER NOT NULL,
     -- When every message was stored in the Queue: only then is the caller told 202.
@@ -24,8 +26,25 @@ CREATE TABLE deletions (
     finished_at INTEGER
 ) WITHOUT ROWID;
 
--- What upkeep looks for: the deletions that are not over. One row write more for each deletion, none for a chunk.
-CREATE INDEX deletions_open ON deletions (requested_at) WHERE finished_at IS NULL AND cancelled_at IS NULL;
+-- What the listing walks, newest first, so that a page reads little more than what it shows. An id begins with the time,
+-- so that its order is the order of the requests. None of this grows with the keys: a deletion of 100,000 keys writes 202
+-- rows at least (itself and its end, and 100 chunks twice), and for the indexes:
+--   deletions_by_principal   1, with the request
+--   deletions_open           2: in with the request, out with its end, be it finished or cancelled
+--   deletions_cancelled      1, if it is cancelled
+--   labels                   1 for each label
+-- which is 3 more and the labels, at $1 per million rows $3 for a million deletions.
+CREATE INDEX deletions_by_principal ON deletions (requested_by, id);
+CREATE INDEX deletions_open ON deletions (id) WHERE finished_at IS NULL AND cancelled_at IS NULL;
+CREATE INDEX deletions_cancelled ON deletions (id) WHERE cancelled_at IS NOT NULL;
+
+-- The labels of all deletions, to find deletions by.
+CREATE TABLE labels (
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    deletion TEXT NOT NULL,
+    PRIMARY KEY (name, value, deletion)
+) WITHOUT ROWID;
 
 -- Which deletion an Idempotency-Key has made, and of which body.
 CREATE TABLE idempotency_keys (

@@ -1,4 +1,4 @@
-use protocol::{DeletionId, Packed, Timestamp};
+use protocol::{DeletionId, Labels, Packed, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
 use crate::outbox;
@@ -20,6 +20,8 @@ pub struct NewDeletion {
     pub duplicates_removed: usize,
     /// Its messages.
     pub messages: Vec<Packed>,
+    /// The caller's names and values.
+    pub labels: Labels,
     /// The Idempotency-Key that it was requested with.
     pub idempotency: Option<Idempotency>,
 }
@@ -61,10 +63,15 @@ INSERT INTO idempotency_keys (requested_by, idempotency_key, fingerprint, deleti
 ON CONFLICT DO NOTHING";
 
 const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+INSERT INTO deletions (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys, labels)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?10
 WHERE ?9 IS NULL
    OR (SELECT deletion FROM idempotency_keys WHERE requested_by = ?2 AND idempotency_key = ?9) = ?1";
+
+const INSERT_LABELS: &str = "\
+INSERT INTO labels (name, value, deletion)
+SELECT l.key, l.value, d.id FROM deletions AS d, json_each(d.labels) AS l WHERE d.id = ?1
+ON CONFLICT DO NOTHING";
 
 const IS_WRITTEN: &str = "SELECT id FROM deletions WHERE id = ?1";
 
@@ -107,8 +114,12 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             deletion.duplicates_removed.into(),
             json(&chunk_keys)?,
             key,
+            json(&deletion.labels)?,
         ],
     ));
+    if !deletion.labels.is_empty() {
+        statements.push(Statement::new(INSERT_LABELS, [id.clone()]));
+    }
     statements.extend(outbox::insert(&deletion.id, &deletion.messages));
     statements.push(Statement::new(IS_WRITTEN, [id]));
     let written = database.batch(statements).await?.pop().unwrap_or_default();

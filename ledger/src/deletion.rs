@@ -1,6 +1,6 @@
-use protocol::{Counts, DeletionId, FailureCode, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp};
 
-use crate::database::{Database, LedgerError, Row, Statement, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
 
 /// A deletion as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct DeletionRecord {
     pub finished_at: Option<Timestamp>,
     /// Its failures by code and R2's code, most first.
     pub errors: Vec<ErrorCount>,
+    /// The caller's names and values.
+    pub labels: Labels,
 }
 
 /// How many keys of a deletion failed in one way.
@@ -51,17 +53,19 @@ DELETE FROM outbox
 WHERE deletion = ?1 AND (SELECT cancelled_at FROM deletions WHERE id = ?1) IS NOT NULL";
 
 const FIND: &str = "\
-SELECT d.requested_by, d.requested_at, d.not_before, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
+SELECT d.id, d.labels,
+       d.requested_by, d.requested_at, d.not_before, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
        json_array_length(d.chunk_keys) AS messages,
        COUNT(c.chunk) AS begun, MIN(c.begun_at) AS started_at, MAX(c.recorded_at) AS recorded_at,
        COALESCE(SUM(c.deleted), 0) AS deleted, COALESCE(SUM(c.skipped), 0) AS skipped,
        COALESCE(SUM(c.failed), 0) AS failed, COALESCE(SUM(c.claimed_until > ?2), 0) AS in_flight
 FROM deletions AS d LEFT JOIN chunks AS c ON c.deletion = d.id
-WHERE d.id = ?1 GROUP BY d.id";
+WHERE d.id IN (SELECT value FROM json_each(?1)) GROUP BY d.id ORDER BY d.id DESC";
 
 const ERRORS: &str = "\
-SELECT code, r2_code, COUNT(*) AS count FROM failures WHERE deletion = ?1
-GROUP BY code, r2_code ORDER BY count DESC, code";
+SELECT deletion, code, r2_code, COUNT(*) AS count FROM failures
+WHERE deletion IN (SELECT value FROM json_each(?1))
+GROUP BY deletion, code, r2_code ORDER BY count DESC, code";
 
 pub(crate) async fn cancel(
     database: &impl Database,
@@ -78,15 +82,26 @@ pub(crate) async fn find(
     id: &DeletionId,
     now: Timestamp,
 ) -> Result<Option<DeletionRecord>, LedgerError> {
-    let find = Statement::new(FIND, [id.as_str().into(), now.as_millis().into()]);
-    let errors = Statement::new(ERRORS, [id.as_str().into()]);
-    let mut answer = database.batch(vec![find, errors]).await?.into_iter();
-    let found = next_rows(&mut answer)?;
-    let errors = next_rows(&mut answer)?.iter().map(read_error).collect::<Result<_, _>>()?;
-    found.first().map(|row| read_record(row, id.clone(), errors)).transpose()
+    Ok(find_all(database, std::slice::from_ref(id), now).await?.pop())
 }
 
-fn read_record(row: &Row, id: DeletionId, errors: Vec<ErrorCount>) -> Result<DeletionRecord, LedgerError> {
+/// Those of `ids` that there are, newest first.
+pub(crate) async fn find_all(
+    database: &impl Database,
+    ids: &[DeletionId],
+    now: Timestamp,
+) -> Result<Vec<DeletionRecord>, LedgerError> {
+    let ids = json(ids)?;
+    let find = Statement::new(FIND, [ids.clone(), now.as_millis().into()]);
+    let errors = Statement::new(ERRORS, [ids]);
+    let mut answer = database.batch(vec![find, errors]).await?.into_iter();
+    let (found, errors) = (next_rows(&mut answer)?, next_rows(&mut answer)?);
+    found.iter().map(|row| read_record(row, &errors)).collect()
+}
+
+fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError> {
+    let id = row.text("id")?;
+    let errors = errors.iter().filter(|error| error.text("deletion") == Ok(id)).map(read_error);
     let cancelled_at = row.time_if_any("cancelled_at")?;
     let (cancel, in_flight) = (cancelled_at.is_some(), row.number::<u64>("in_flight")?);
     let counts = Counts::derive(
@@ -103,7 +118,7 @@ fn read_record(row: &Row, id: DeletionId, errors: Vec<ErrorCount>) -> Result<Del
         _ => row.time_if_any("finished_at")?,
     };
     Ok(DeletionRecord {
-        id,
+        id: row.parsed("id")?,
         requested_by: row.text("requested_by")?.to_owned(),
         generation: row.number("generation")?,
         counts,
@@ -114,11 +129,13 @@ fn read_record(row: &Row, id: DeletionId, errors: Vec<ErrorCount>) -> Result<Del
         not_before: row.time("not_before")?,
         started_at: row.time_if_any("started_at")?,
         finished_at,
-        errors,
+        errors: errors.collect::<Result<_, _>>()?,
+        labels: serde_json::from_str(row.text("labels")?)
+            .map_err(|error| LedgerError::new(format!("the labels of a deletion: {error}")))?,
     })
 }
 
-fn read_error(row: &Row) -> Result<ErrorCount, LedgerError> {
+pub(crate) fn read_error(row: &Row) -> Result<ErrorCount, LedgerError> {
     Ok(ErrorCount {
         code: FailureCode::from_text(row.text("code")?),
         r2_code: row.number_if_any("r2_code")?,

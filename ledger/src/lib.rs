@@ -14,6 +14,7 @@ mod claim;
 mod database;
 mod deletion;
 mod failure;
+mod listing;
 mod outbox;
 mod record;
 #[cfg(target_arch = "wasm32")]
@@ -21,6 +22,7 @@ mod shell;
 mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod stats;
 mod unreadable;
 mod upkeep;
 
@@ -29,11 +31,13 @@ pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
 pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
+pub use listing::{DeletionFilter, DeletionPage};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
 #[cfg(target_arch = "wasm32")]
 pub use shell::D1;
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
+pub use stats::{LedgerStats, UnfinishedDeletion};
 pub use unreadable::{UnreadableMessage, UnreadableRecord};
 pub use upkeep::LostDeletion;

@@ -7,8 +7,10 @@ use crate::claim::{self, ClaimBatch, ClaimReply};
 use crate::database::{Database, LedgerError, Statement};
 use crate::deletion::{self, DeletionRecord};
 use crate::failure::{self, FailureCursor, FailureRecord};
+use crate::listing::{self, DeletionFilter, DeletionPage};
 use crate::outbox;
 use crate::record::{self, RecordBatch, RecordReply};
+use crate::stats::{self, LedgerStats};
 use crate::unreadable::{self, UnreadableRecord};
 use crate::upkeep::{self, LostDeletion};
 
@@ -139,6 +141,31 @@ pub trait ProducerLedger {
         id: &DeletionId,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<DeletionRecord>, LedgerError>>;
+
+    /// The deletions that `filter` lets through, newest first: `limit` of those that may be such are looked at, so that
+    /// the page may be short, or even empty with more to come.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn list_deletions(
+        &self,
+        filter: &DeletionFilter<'_>,
+        before: Option<&DeletionId>,
+        limit: usize,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<DeletionPage, LedgerError>>;
+
+    /// What the ledger holds as a whole: of one token's deletions, or of all.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn stats(
+        &self,
+        requested_by: Option<&str>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<LedgerStats, LedgerError>>;
 
     /// At most `limit` failures of a deletion that come after `after`.
     ///
@@ -278,6 +305,20 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         now: Timestamp,
     ) -> Result<Option<DeletionRecord>, LedgerError> {
         deletion::find(&self.database, id, now).await
+    }
+
+    async fn list_deletions(
+        &self,
+        filter: &DeletionFilter<'_>,
+        before: Option<&DeletionId>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<DeletionPage, LedgerError> {
+        listing::list(&self.database, filter, before, limit, now).await
+    }
+
+    async fn stats(&self, requested_by: Option<&str>, now: Timestamp) -> Result<LedgerStats, LedgerError> {
+        stats::read(&self.database, requested_by, now).await
     }
 
     async fn list_failures(

@@ -27,7 +27,7 @@ const LOST: &str = "\
 SELECT id, json_array_length(chunk_keys) AS chunks FROM deletions
 WHERE finished_at IS NULL AND cancelled_at IS NULL AND enqueued_at IS NOT NULL
   AND MAX(enqueued_at, not_before, COALESCE(resent_at, 0)) <= ?1
-ORDER BY requested_at LIMIT ?2";
+ORDER BY id LIMIT ?2";
 
 const CHUNKS_AT_WORK: &str = "\
 SELECT chunk FROM chunks WHERE deletion = ?1 AND (finished_at IS NOT NULL OR claimed_until > ?2)";
@@ -40,7 +40,10 @@ WHERE finished_at <= ?2 OR cancelled_at <= ?1
    OR finished_at <= ?1 AND NOT EXISTS (SELECT 1 FROM failures WHERE deletion = id)
 LIMIT ?3";
 
-const REMOVE: [&str; 5] = [
+const REMOVE: [&str; 6] = [
+    "DELETE FROM labels WHERE (name, value, deletion) IN
+        (SELECT l.key, l.value, d.id FROM deletions AS d, json_each(d.labels) AS l
+         WHERE d.id IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM chunks WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM failures WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM outbox WHERE deletion IN (SELECT value FROM json_each(?1))",

@@ -38,6 +38,7 @@ fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
         duplicates_removed: 0,
         messages: messages(chunk_keys),
         idempotency: None,
+        labels: protocol::Labels::default(),
     };
     assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
     ledger

@@ -55,7 +55,7 @@ pub(crate) async fn accept(
     // (3) Parse.
     let idempotency =
         request.idempotency_key.as_deref().map(|key| idempotency::parse(key, &body)).transpose()?;
-    let DeletionRequest { keys, duplicates_removed, delay_seconds } =
+    let DeletionRequest { keys, duplicates_removed, delay_seconds, labels } =
         DeletionRequest::from_json(&body, |keys| check_keys(keys, principal, protected))?;
 
     // (4) Seen before.
@@ -83,6 +83,7 @@ pub(crate) async fn accept(
         sending_until: requested_at.plus_millis(SENDING_MS),
         duplicates_removed,
         messages: packed,
+        labels,
         idempotency,
     };
     if !ledger.admit_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))? {
@@ -127,6 +128,7 @@ pub(crate) async fn accept(
         finished_at: None,
         expires_at: None,
         errors: Vec::new(),
+        labels: &deletion.labels,
         requested_by: principal.name(),
     };
     let location = format!("/v1/deletions/{id}");

@@ -123,6 +123,11 @@ impl<'a> Principal<'a> {
         &self.0.name
     }
 
+    /// The name whose deletions the token may see; `None` with the role `operate`: everybody's.
+    pub(crate) fn sees_only(self) -> Option<&'a str> {
+        (!self.has(Role::Operate)).then(|| self.name())
+    }
+
     pub(crate) fn has(self, role: Role) -> bool {
         self.0.roles.contains(&role)
     }
@@ -147,7 +152,7 @@ impl<'a> Principal<'a> {
     }
 }
 
-fn digest(token: &str) -> [u8; 32] {
+pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
-use protocol::ObjectKey;
 use protocol::limits::{REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
+use protocol::{Labels, ObjectKey};
 
 use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
 use crate::wire::{Text, WireRequest};
@@ -15,6 +15,8 @@ pub(crate) struct DeletionRequest<'a> {
     pub(crate) duplicates_removed: usize,
     /// How long nothing is to be done, in seconds: 0 to [`UNDO_SECONDS_MAX`].
     pub(crate) delay_seconds: u32,
+    /// The caller's names and values.
+    pub(crate) labels: Labels,
 }
 
 impl<'a> DeletionRequest<'a> {
@@ -27,6 +29,7 @@ impl<'a> DeletionRequest<'a> {
         authorize: impl FnOnce(&[ObjectKey<'a>]) -> Result<(), Problem>,
     ) -> Result<Self, Problem> {
         let wire = WireRequest::from_json(body).map_err(|(error, pointer)| explain(&error, &pointer))?;
+        let labels = wire.labels.parse()?;
         let asked = wire.object_keys.len();
         if asked == 0 {
             return Err(invalid("The request names no key.", "#/objectKeys", "name at least one key"));
@@ -46,7 +49,7 @@ impl<'a> DeletionRequest<'a> {
         authorize(&keys)?;
         let keys = without_duplicates(keys);
         let duplicates_removed = asked - keys.len();
-        Ok(Self { keys, duplicates_removed, delay_seconds })
+        Ok(Self { keys, duplicates_removed, delay_seconds, labels })
     }
 }
 
@@ -119,7 +122,10 @@ mod tests {
     fn problem(body: &str) -> (ProblemCode, String) {
         let problem = parse(body.as_bytes()).unwrap_err();
         let code = problem.code;
-        (code, problem.into_response(&protocol::RequestId::new(protocol::Timestamp::from_millis(0), 0)).body)
+        (
+            code,
+            problem.into_response(&protocol::RequestId::new(protocol::Timestamp::from_millis(0), 0)).text(),
+        )
     }
 
     #[track_caller]

@@ -1,3 +1,5 @@
+use crate::ndjson::FailurePages;
+
 /// A request, as far as the producer looks at it.
 #[derive(Debug)]
 pub struct Request<B> {
@@ -13,6 +15,8 @@ pub struct Request<B> {
     pub content_encoding: Option<String>,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// `Accept`.
+    pub accept: Option<String>,
     /// The body, not read yet: nobody's is before they are known.
     pub body: B,
 }
@@ -43,8 +47,18 @@ pub struct Response {
     pub status: u16,
     /// The headers.
     pub headers: Vec<(&'static str, String)>,
-    /// The body, UTF-8.
-    pub body: String,
+    /// The body.
+    pub body: ResponseBody,
+}
+
+/// What an answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResponseBody {
+    /// All of it.
+    Text(String),
+    /// What is too large to be held at once: whoever writes the answer takes page after page. When one fails, the answer
+    /// MUST break off, so that its reader does not take it for whole.
+    Pages(FailurePages),
 }
 
 impl Response {
@@ -52,12 +66,25 @@ impl Response {
     pub(crate) fn json<T: serde::Serialize>(status: u16, body: &T) -> Self {
         // Our views are strings and numbers, which always serialize.
         let body = serde_json::to_string(body).unwrap_or_default();
-        Self { status, headers: vec![("Content-Type", "application/json".to_owned())], body }
+        Self {
+            status,
+            headers: vec![("Content-Type", "application/json".to_owned())],
+            body: ResponseBody::Text(body),
+        }
     }
 
     #[must_use]
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// The body of an answer that has it all.
+    #[cfg(test)]
+    pub(crate) fn text(self) -> String {
+        match self.body {
+            ResponseBody::Text(text) => text,
+            ResponseBody::Pages(_) => String::new(),
+        }
     }
 }

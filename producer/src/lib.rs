@@ -19,6 +19,9 @@ mod hex;
 mod host;
 mod http;
 mod idempotency;
+mod labels;
+mod list;
+mod ndjson;
 mod page;
 mod problem;
 mod queue;
@@ -29,13 +32,15 @@ mod scope;
 mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+mod stats;
 mod upkeep;
 mod view;
 mod wire;
 
 pub use config::{Config, Settings};
 pub use host::Host;
-pub use http::{Body, BodyError, Request, Response};
+pub use http::{Body, BodyError, Request, Response, ResponseBody};
+pub use ndjson::FailurePages;
 pub use queue::Queue;
 pub use rate_limit::RateLimiter;
 pub use router::{Ports, answer};

@@ -10,6 +10,12 @@ pub(crate) struct Page {
     pub(crate) after: Option<String>,
 }
 
+impl Default for Page {
+    fn default() -> Self {
+        Self { size: SIZE_DEFAULT, after: None }
+    }
+}
+
 const SIZE_DEFAULT: usize = 100;
 const SIZE_MAX: usize = 1_000;
 
@@ -18,23 +24,27 @@ impl Page {
     ///
     /// 422 for anything else in it: a parameter that is not known could be one that was meant to narrow the answer.
     pub(crate) fn from_query(query: &str) -> Result<Self, Problem> {
-        let mut page = Self { size: SIZE_DEFAULT, after: None };
+        let mut page = Self::default();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-            match parameter.split_once('=').unwrap_or((parameter, "")) {
-                ("page_size", value) => match value.parse() {
-                    Ok(size @ 1..) => page.size = SIZE_MAX.min(size),
-                    _ => return Err(invalid("page_size", "a number from 1 to 1000")),
-                },
-                ("page_token", value) => page.after = Some(decode(value)?),
-                (name, _) => {
-                    return Err(invalid(
-                        name,
-                        "no parameter of this call; it takes page_size and page_token",
-                    ));
-                }
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            if !page.take(name, value)? {
+                return Err(invalid(name, "no parameter of this call; it takes page_size and page_token"));
             }
         }
         Ok(page)
+    }
+
+    /// Takes in one parameter of a query; `false` when it is none of a page's.
+    pub(crate) fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
+        match name {
+            "page_size" => match value.parse() {
+                Ok(size @ 1..) => self.size = SIZE_MAX.min(size),
+                _ => return Err(invalid("page_size", "a number from 1 to 1000")),
+            },
+            "page_token" => self.after = Some(decode(value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// The token that the next page is asked for with.
@@ -53,7 +63,14 @@ fn decode(token: &str) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| Page::foreign_token())
 }
 
-fn invalid(parameter: &str, expected: &str) -> Problem {
+/// 422 for a query that says anything.
+pub(crate) fn refuse_all(query: &str, expected: &str) -> Result<(), Problem> {
+    let Some(parameter) = query.split('&').find(|parameter| !parameter.is_empty()) else { return Ok(()) };
+    Err(invalid(parameter.split('=').next().unwrap_or_default(), expected))
+}
+
+/// 422 for one parameter of a query.
+pub(crate) fn invalid(parameter: &str, expected: &str) -> Problem {
     let error = FieldError { pointer: format!("?{parameter}"), detail: format!("expected {expected}") };
     Problem::validation("A parameter of the query is invalid.", vec![error])
 }

@@ -27,6 +27,7 @@ pub(crate) enum ProblemCode {
     KeyProtected,
     NotFound,
     MethodNotAllowed,
+    NotAcceptable,
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -63,6 +64,7 @@ impl ProblemCode {
             Self::KeyProtected => "key_protected",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::NotAcceptable => "not_acceptable",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::ValidationFailed => "validation_failed",
@@ -84,6 +86,7 @@ impl ProblemCode {
             Self::InsufficientScope | Self::KeyNotAllowed | Self::KeyProtected => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::NotAcceptable => 406,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::IdempotencyKeyReused => 422,
@@ -100,6 +103,7 @@ impl ProblemCode {
             Self::InsufficientScope | Self::KeyNotAllowed | Self::KeyProtected => "Forbidden",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
+            Self::NotAcceptable => "Not Acceptable",
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ValidationFailed | Self::IdempotencyKeyReused => "Unprocessable Content",
@@ -128,6 +132,7 @@ impl ProblemCode {
             | Self::KeyProtected
             | Self::NotFound
             | Self::MethodNotAllowed
+            | Self::NotAcceptable
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::ValidationFailed
@@ -236,7 +241,7 @@ mod tests {
         let response = Problem::validation("1 key is invalid.", vec![error]).into_response(&request_id);
         assert_eq!(response.status, 422);
         assert_eq!(
-            response.body,
+            response.text(),
             concat!(
                 r#"{"type":"about:blank","title":"Unprocessable Content","status":422,"detail":"1 key is invalid.","#,
                 r#""code":"validation_failed","retryable":false,"request_id":"req_00000000000000000000000000","#,
@@ -250,7 +255,7 @@ mod tests {
         let problem = Problem::ledger(&ledger::LedgerError { cause: "D1_ERROR: secret".to_owned() });
         assert_eq!(problem.cause.as_deref(), Some("D1_ERROR: secret"));
         let response = problem.into_response(&RequestId::new(Timestamp::from_millis(0), 0));
-        assert!(!response.body.contains("secret"));
         assert!(response.headers.contains(&("Retry-After", "5".to_owned())));
+        assert!(!response.text().contains("secret"));
     }
 }

@@ -4,6 +4,7 @@ use protocol::{DeletionId, Event};
 use crate::auth::{Principal, Role};
 use crate::host::Host;
 use crate::http::Response;
+use crate::ndjson;
 use crate::page::Page;
 use crate::problem::{Problem, ProblemCode};
 use crate::view::{DeletionView, FailureView, FailuresView, UnreadableView};
@@ -25,14 +26,20 @@ pub(crate) async fn deletion(
     Ok(response.with_header("Retry-After", if age_ms < 30_000 { "1" } else { "5" }))
 }
 
-/// `GET /v1/deletions/{id}/failures`: 200 with a page of the keys that ended undeleted; 404; 422 for the query.
+/// `GET /v1/deletions/{id}/failures`: 200 with a page of the keys that ended undeleted, or with all of them as NDJSON; 404;
+/// 406; 422 for the query.
 pub(crate) async fn failures(
     id: &str,
     query: &str,
     principal: Principal<'_>,
+    accept: Option<&str>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
+    if ndjson::is_preferred(accept)? {
+        ndjson::check_query(query)?;
+        return Ok(ndjson::failures(find(id, principal, ledger, host).await?.id));
+    }
     let page = Page::from_query(query)?;
     let after = page.after.map(|after| after.parse().map_err(|()| Page::foreign_token())).transpose()?;
     let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;

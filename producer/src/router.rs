@@ -7,10 +7,12 @@ use crate::config::Config;
 use crate::health::{healthz, readyz};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
+use crate::list;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
+use crate::stats;
 
 /// What the producer stands on.
 #[derive(Debug)]
@@ -45,21 +47,25 @@ enum Probe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call<'a> {
     CreateDeletion,
+    ListDeletions,
     ReadDeletion { id: &'a str },
     CancelDeletion { id: &'a str },
     ListFailures { id: &'a str },
     ListUnreadableMessages,
+    ReadStats,
 }
 
 impl<'a> Route<'a> {
-    fn find(path: &'a str) -> Option<Self> {
+    fn find(method: &str, path: &'a str) -> Option<Self> {
         let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
         match segments.as_slice() {
+            ["v1", "deletions"] if method == "GET" => Some(Self::Call(Call::ListDeletions)),
             ["v1", "deletions"] => Some(Self::Call(Call::CreateDeletion)),
             ["v1", "deletions", id] => Some(Self::Call(Call::ReadDeletion { id })),
             ["v1", "deletions", id, "cancel"] => Some(Self::Call(Call::CancelDeletion { id })),
             ["v1", "deletions", id, "failures"] => Some(Self::Call(Call::ListFailures { id })),
             ["v1", "unreadable-messages"] => Some(Self::Call(Call::ListUnreadableMessages)),
+            ["v1", "stats"] => Some(Self::Call(Call::ReadStats)),
             ["healthz"] => Some(Self::Probe(Probe::Healthz)),
             ["readyz"] => Some(Self::Probe(Probe::Readyz)),
             _ => None,
@@ -71,11 +77,20 @@ impl<'a> Route<'a> {
         match self {
             Self::Probe(Probe::Healthz) => "/healthz",
             Self::Probe(Probe::Readyz) => "/readyz",
-            Self::Call(Call::CreateDeletion) => "/v1/deletions",
+            Self::Call(Call::CreateDeletion | Call::ListDeletions) => "/v1/deletions",
             Self::Call(Call::ReadDeletion { .. }) => "/v1/deletions/{id}",
             Self::Call(Call::CancelDeletion { .. }) => "/v1/deletions/{id}/cancel",
             Self::Call(Call::ListFailures { .. }) => "/v1/deletions/{id}/failures",
             Self::Call(Call::ListUnreadableMessages) => "/v1/unreadable-messages",
+            Self::Call(Call::ReadStats) => "/v1/stats",
+        }
+    }
+
+    /// The methods that its path takes, for `Allow`.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Call(Call::CreateDeletion | Call::ListDeletions) => "GET, POST",
+            Self::Probe(_) | Self::Call(_) => self.method(),
         }
     }
 
@@ -94,7 +109,9 @@ impl Call<'_> {
         match self {
             Call::CreateDeletion => &[Role::Delete],
             Call::CancelDeletion { .. } => &[Role::Delete, Role::Operate],
-            Call::ReadDeletion { .. } | Call::ListFailures { .. } => &[Role::Read],
+            Call::ReadDeletion { .. } | Call::ListDeletions | Call::ListFailures { .. } | Call::ReadStats => {
+                &[Role::Read]
+            }
             Call::ListUnreadableMessages => &[Role::Operate],
         }
     }
@@ -114,7 +131,7 @@ where
     let request_id = RequestId::new(started_at, host.random());
     let (method, target) = (request.method.clone(), request.target.clone());
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let route = Route::find(path);
+    let route = Route::find(&method, path);
 
     let result = match route {
         Some(route) => dispatch(route, query, request, &request_id, ports).await,
@@ -152,8 +169,8 @@ where
     B: Body,
 {
     if request.method != route.method() {
-        let detail = format!("{} takes {} only.", route.pattern(), route.method());
-        return Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", route.method()));
+        let detail = format!("{} takes {} only.", route.pattern(), route.allow());
+        return Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", route.allow()));
     }
     let call = match route {
         Route::Probe(Probe::Healthz) => return Ok(healthz()),
@@ -168,9 +185,13 @@ where
         Call::CreateDeletion => {
             accept(request, principal, protected, request_id, *ledger, *queue, *host).await
         }
+        Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion { id } => read::deletion(id, principal, *ledger, *host).await,
         Call::CancelDeletion { id } => read::cancel(id, principal, *ledger, *host).await,
-        Call::ListFailures { id } => read::failures(id, query, principal, *ledger, *host).await,
+        Call::ListFailures { id } => {
+            read::failures(id, query, principal, request.accept.as_deref(), *ledger, *host).await
+        }
+        Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
     }
 }

@@ -1,6 +1,6 @@
 //! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use js_sys::{Array, Function, JSON, JsString, Object, Promise, Reflect};
 use ledger::{D1, SqlLedger};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
@@ -9,7 +9,8 @@ use wasm_bindgen_futures::JsFuture;
 use worker::{Context, Date, Env, Headers, ScheduleContext, ScheduledEvent, event};
 
 use crate::{
-    Body, BodyError, Config, Host, Ports, Queue, RateLimiter, Request, Response, Settings, answer, upkeep,
+    Body, BodyError, Config, Host, Ports, Queue, RateLimiter, Request, Response, ResponseBody, Settings,
+    answer, upkeep,
 };
 
 /// The fetch handler.
@@ -22,7 +23,8 @@ async fn fetch(request: worker::Request, env: Env, _context: Context) -> worker:
     let config = Config::parse(&settings(&env)?);
     let config = config.as_ref().map_err(String::as_str);
     let ports = Ports { ledger: &ledger, queue: &queue, limiter: &limiter, host: &Runtime, config };
-    write(answer(read(request)?, &ports).await)
+    let response = answer(read(request)?, &ports).await;
+    write(response, ledger)
 }
 
 /// The cron trigger's handler.
@@ -75,6 +77,7 @@ fn read(request: worker::Request) -> worker::Result<Request<Incoming>> {
         content_type: headers.get("Content-Type")?,
         content_encoding: headers.get("Content-Encoding")?,
         idempotency_key: headers.get("Idempotency-Key")?,
+        accept: headers.get("Accept")?,
         body: Incoming(request),
     })
 }
@@ -85,14 +88,22 @@ fn target(url: &str) -> String {
     after_scheme.find('/').and_then(|start| after_scheme.get(start..)).unwrap_or("/").to_owned()
 }
 
-fn write(response: Response) -> worker::Result<worker::Response> {
+/// A page that fails breaks the stream, and the runtime then breaks the connection: the reader sees that it is not whole.
+fn write(response: Response, ledger: SqlLedger<D1>) -> worker::Result<worker::Response> {
     let headers = Headers::new();
     for (name, value) in &response.headers {
         headers.set(name, value)?;
     }
-    Ok(worker::Response::from_bytes(response.body.into_bytes())?
-        .with_headers(headers)
-        .with_status(response.status))
+    let written = match response.body {
+        ResponseBody::Text(text) => worker::Response::from_bytes(text.into_bytes()),
+        ResponseBody::Pages(pages) => {
+            worker::Response::from_stream(stream::try_unfold((pages, ledger), |(mut pages, ledger)| async {
+                let page = pages.next(&ledger, &Runtime).await.map_err(|error| error.to_string())?;
+                Ok::<_, worker::Error>(page.map(|page| (page.into_bytes(), (pages, ledger))))
+            }))
+        }
+    };
+    Ok(written?.with_headers(headers).with_status(response.status))
 }
 
 struct Incoming(worker::Request);

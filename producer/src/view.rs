@@ -1,6 +1,6 @@
-use ledger::{DeletionRecord, ErrorCount, FailureRecord, UnreadableRecord};
-use protocol::{Counts, DeletionId, FailureCode, State, Timestamp, rfc3339};
-use serde::Serialize;
+use ledger::{DeletionRecord, ErrorCount, FailureRecord, LedgerStats, UnfinishedDeletion, UnreadableRecord};
+use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp, rfc3339};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 /// A deletion, as the API shows it.
@@ -25,6 +25,7 @@ pub(crate) struct DeletionView<'a> {
     #[serde(serialize_with = "rfc3339::serialize_option")]
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) errors: Vec<ErrorView>,
+    pub(crate) labels: &'a Labels,
     pub(crate) requested_by: &'a str,
 }
 
@@ -43,6 +44,7 @@ impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
             finished_at: record.finished_at,
             expires_at: record.finished_at.map(|end| end.plus_millis(record.state.retention_millis())),
             errors: record.errors.iter().map(ErrorView::from).collect(),
+            labels: &record.labels,
             requested_by: &record.requested_by,
         }
     }
@@ -60,6 +62,13 @@ impl From<&ErrorCount> for ErrorView {
     fn from(&ErrorCount { code, r2_code, count }: &ErrorCount) -> Self {
         Self { code: code_text(code), r2_code, count }
     }
+}
+
+/// A page of deletions.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeletionsView<'a> {
+    pub(crate) deletions: Vec<DeletionView<'a>>,
+    pub(crate) next_page_token: Option<String>,
 }
 
 /// A page of failures.
@@ -85,7 +94,7 @@ impl<'a> FailureView<'a> {
     /// `None` when the ledger has no JSON for the key, which only this project writes there.
     pub(crate) fn new(record: &'a FailureRecord) -> Option<Self> {
         Some(Self {
-            key: serde_json::from_str(&record.key_json).ok()?,
+            key: serde_json::from_slice(record.key_json.as_bytes()).ok()?,
             code: code_text(record.code),
             message: record
                 .code
@@ -101,6 +110,47 @@ impl<'a> FailureView<'a> {
 pub(crate) struct UnreadableView {
     pub(crate) unreadable_messages: Vec<UnreadableRecord>,
     pub(crate) next_page_token: Option<String>,
+}
+
+/// What the ledger holds as a whole.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatsView<'a> {
+    /// How many deletions, by state.
+    #[serde(serialize_with = "serialize_states")]
+    pub(crate) deletions: &'a [(State, u64)],
+    pub(crate) keys: Counts,
+    pub(crate) oldest_unfinished: Option<UnfinishedView<'a>>,
+    pub(crate) failures: Vec<ErrorView>,
+    pub(crate) unreadable_messages: u64,
+}
+
+/// The deletion that has waited longest for its end.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnfinishedView<'a> {
+    id: &'a DeletionId,
+    #[serde(serialize_with = "rfc3339::serialize")]
+    requested_at: Timestamp,
+}
+
+impl<'a> From<&'a LedgerStats> for StatsView<'a> {
+    fn from(stats: &'a LedgerStats) -> Self {
+        let LedgerStats { states, keys, oldest_unfinished, failures, unreadable_messages } = stats;
+        let unfinished = |UnfinishedDeletion { id, requested_at }: &'a UnfinishedDeletion| UnfinishedView {
+            id,
+            requested_at: *requested_at,
+        };
+        Self {
+            deletions: states,
+            keys: *keys,
+            oldest_unfinished: oldest_unfinished.as_ref().map(unfinished),
+            failures: failures.iter().map(ErrorView::from).collect(),
+            unreadable_messages: *unreadable_messages,
+        }
+    }
+}
+
+fn serialize_states<S: Serializer>(states: &[(State, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(states.iter().map(|(state, count)| (state.as_str(), count)))
 }
 
 fn code_text(code: Option<FailureCode>) -> &'static str {

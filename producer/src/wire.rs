@@ -8,16 +8,20 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::labels::LabelsJson;
+
 /// What a request says, of the right types and nothing more.
 #[derive(Default)]
 pub(crate) struct WireRequest<'a> {
     pub(crate) object_keys: Vec<Text<'a>>,
     pub(crate) delay_seconds: u32,
+    pub(crate) labels: LabelsJson<'a>,
 }
 
 const OBJECT_KEYS: &str = "objectKeys";
 const DELAY_SECONDS: &str = "delay_seconds";
-const FIELDS: &[&str] = &[OBJECT_KEYS, DELAY_SECONDS];
+const LABELS: &str = "labels";
+const FIELDS: &[&str] = &[OBJECT_KEYS, DELAY_SECONDS, LABELS];
 
 impl<'a> WireRequest<'a> {
     /// Reads a body.
@@ -78,7 +82,7 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let Self(place) = self;
-        let (mut object_keys, mut delay_seconds) = (None, None);
+        let (mut object_keys, mut delay_seconds, mut labels) = (None, None, None);
         while let Some(Text(field)) = map.next_key()? {
             place.field.replace(Some(field.to_string()));
             match field.as_ref() {
@@ -86,14 +90,20 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
                     object_keys = Some(map.next_value_seed(KeysSeed(place))?);
                 }
                 DELAY_SECONDS if delay_seconds.is_none() => delay_seconds = Some(map.next_value()?),
+                LABELS if labels.is_none() => labels = Some(map.next_value()?),
                 OBJECT_KEYS => return Err(A::Error::duplicate_field(OBJECT_KEYS)),
                 DELAY_SECONDS => return Err(A::Error::duplicate_field(DELAY_SECONDS)),
+                LABELS => return Err(A::Error::duplicate_field(LABELS)),
                 unknown => return Err(A::Error::unknown_field(unknown, FIELDS)),
             }
             place.field.replace(None);
         }
         let object_keys = object_keys.ok_or_else(|| A::Error::missing_field(OBJECT_KEYS))?;
-        Ok(WireRequest { object_keys, delay_seconds: delay_seconds.unwrap_or_default() })
+        Ok(WireRequest {
+            object_keys,
+            delay_seconds: delay_seconds.unwrap_or_default(),
+            labels: labels.unwrap_or_default(),
+        })
     }
 }
 

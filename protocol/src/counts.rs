@@ -27,6 +27,19 @@ impl Counts {
         let (pending, cancelled) = if closed { (0, undecided) } else { (undecided, 0) };
         Self { total, pending, deleted, skipped, failed, cancelled }
     }
+
+    /// These counts and `other`'s together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            total: self.total + other.total,
+            pending: self.pending + other.pending,
+            deleted: self.deleted + other.deleted,
+            skipped: self.skipped + other.skipped,
+            failed: self.failed + other.failed,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
 }
 
 /// How long the ledger keeps a deletion none of whose keys failed, in milliseconds: 7 days.
@@ -55,6 +68,27 @@ pub enum State {
 }
 
 impl State {
+    /// Every state there is.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Cancelling, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The state as the API says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Cancelling => "cancelling",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state that [`State::as_str`] spells so.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
     /// The state that follows from the counts, from whether a chunk was `begun`, and whether a `cancel` was asked for.
     pub fn derive(counts: &Counts, begun: bool, cancel: bool) -> Self {
         match counts {
@@ -106,6 +140,15 @@ mod tests {
             prop_assert_eq!(state.is_final(), counts.pending == 0);
             prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0);
         }
+    }
+
+    #[test]
+    fn every_state_reads_back_and_is_spelled_alike_in_json() {
+        for state in State::ALL {
+            assert_eq!(State::from_text(state.as_str()), Some(state));
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.as_str()));
+        }
+        assert_eq!(State::from_text("unheard_of"), None);
     }
 
     #[test]

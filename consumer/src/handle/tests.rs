@@ -45,6 +45,7 @@ impl<'a> World<'a> {
             duplicates_removed: 0,
             messages: packed.clone(),
             idempotency: None,
+            labels: protocol::Labels::default(),
         };
         block_on(ledger.admit_deletion(&deletion)).unwrap();
         let bystanders = ["proj_421/a", "proj_4", "proj_42"].map(str::to_owned);

@@ -16,6 +16,8 @@ use crate::auth::hex_digest;
 use crate::config::Settings;
 use crate::http::BodyError;
 
+mod reads;
+
 #[derive(Default)]
 struct FakeHost {
     now: Cell<u64>,
@@ -124,17 +126,21 @@ impl World {
         }
     }
 
-    fn ask(&self, request: Request<Vec<u8>>) -> Answer {
-        let ports = Ports {
+    fn ports(&self) -> Ports<'_, SqlLedger<SqliteDatabase>, FakeQueue, FakeLimiter, FakeHost> {
+        Ports {
             ledger: &self.ledger,
             queue: &self.queue,
             limiter: &self.limiter,
             host: &self.host,
             config: self.config.as_ref().map_err(String::as_str),
-        };
-        let response = block_on(answer(request, &ports));
-        let body = serde_json::from_str(&response.body).unwrap();
-        Answer { status: response.status, headers: response.headers, body }
+        }
+    }
+
+    fn ask(&self, request: Request<Vec<u8>>) -> Answer {
+        let response = block_on(answer(request, &self.ports()));
+        let (status, headers) = (response.status, response.headers.clone());
+        let body = serde_json::from_str(&response.text()).unwrap();
+        Answer { status, headers, body }
     }
 
     fn ask_as(&self, token: &str, mut request: Request<Vec<u8>>) -> Answer {
@@ -210,6 +216,7 @@ fn request(method: &str, target: &str, body: Vec<u8>) -> Request<Vec<u8>> {
         content_type: Some("application/json; charset=utf-8".to_owned()),
         content_encoding: None,
         idempotency_key: None,
+        accept: None,
         body,
     }
 }
@@ -677,7 +684,7 @@ fn a_request_of_the_wrong_form_is_told_what_is_right() {
     let world = World::new();
     let ask = |method: &str, target: &str| world.ask(request(method, target, Vec::new()));
     for (method, target, allow) in [
-        ("GET", "/v1/deletions", "POST"),
+        ("PUT", "/v1/deletions", "GET, POST"),
         ("DELETE", "/v1/deletions/del_x", "GET"),
         ("POST", "/healthz", "GET"),
     ] {

@@ -1,0 +1,200 @@
+use std::fmt;
+
+use protocol::Labels;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::problem::{FieldError, Problem};
+use crate::wire::Text;
+
+const LABELS_MAX: usize = 16;
+const NAME_CHARACTERS_MAX: usize = 64;
+const VALUE_BYTES_MAX: usize = 512;
+
+/// Whether a text can be the name of a label: 1 to 64 characters of `[A-Za-z0-9_.-]`.
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=NAME_CHARACTERS_MAX).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
+/// What is wrong with a text as the value of a label, if anything is.
+pub(crate) fn wrong_value(text: &str) -> Option<String> {
+    (text.len() > VALUE_BYTES_MAX)
+        .then(|| format!("the value has {} bytes, and a label's has at most {VALUE_BYTES_MAX}", text.len()))
+}
+
+/// The labels of a request as they came, whatever they are.
+#[derive(Default)]
+pub(crate) struct LabelsJson<'a>(Option<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for LabelsJson<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|json| Self(Some(json)))
+    }
+}
+
+impl LabelsJson<'_> {
+    /// The labels, or 422 with a pointer to each that is wrong.
+    pub(crate) fn parse(&self) -> Result<Labels, Problem> {
+        let Some(json) = self.0 else { return Ok(Labels::default()) };
+        let mut errors = Vec::new();
+        let Ok(WireLabels { first, count }) = serde_json::from_slice(json.get().as_bytes()) else {
+            errors.push(error("#/labels".to_owned(), "expected an object of strings"));
+            return Err(invalid(errors));
+        };
+        if count > LABELS_MAX {
+            let detail = format!("{count} labels, and a deletion has at most {LABELS_MAX}");
+            errors.push(error("#/labels".to_owned(), detail));
+        }
+        let mut labels = Labels::default();
+        for (Text(name), value) in first {
+            match parse_value(&name, value) {
+                Err(detail) => errors.push(error(pointer(&name), detail)),
+                Ok(value) => {
+                    if !labels.insert(name.to_string(), value) {
+                        errors.push(error(pointer(&name), "the name is there twice"));
+                    }
+                }
+            }
+        }
+        if errors.is_empty() { Ok(labels) } else { Err(invalid(errors)) }
+    }
+}
+
+fn error(pointer: String, detail: impl Into<String>) -> FieldError {
+    FieldError { pointer, detail: detail.into() }
+}
+
+fn invalid(errors: Vec<FieldError>) -> Problem {
+    Problem::validation("The labels are invalid. Nothing was accepted.", errors)
+}
+
+fn parse_value(name: &str, value: &RawValue) -> Result<String, String> {
+    if !is_name(name) {
+        return Err(format!("a label's name has 1 to {NAME_CHARACTERS_MAX} characters of A-Z a-z 0-9 _ . -"));
+    }
+    let Ok(Text(value)) = serde_json::from_slice(value.get().as_bytes()) else {
+        return Err("expected a string as the label's value".to_owned());
+    };
+    wrong_value(&value).map_or_else(|| Ok(value.into_owned()), Err)
+}
+
+/// The pointer to a label. What is far too long for a name is cut: the answer must not be as long as the request.
+fn pointer(name: &str) -> String {
+    let mut characters = name.chars();
+    let start: String = characters.by_ref().take(NAME_CHARACTERS_MAX).collect();
+    let cut = if characters.next().is_some() { "…" } else { "" };
+    format!("#/labels/{}{cut}", start.replace('~', "~0").replace('/', "~1"))
+}
+
+#[derive(Default)]
+struct WireLabels<'a> {
+    /// The first of them, no more than are allowed: a request of 16 MB could have millions.
+    first: Vec<(Text<'a>, &'a RawValue)>,
+    count: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for WireLabels<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(LabelsVisitor)
+    }
+}
+
+struct LabelsVisitor;
+
+impl<'de> Visitor<'de> for LabelsVisitor {
+    type Value = WireLabels<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut labels = WireLabels::default();
+        while let Some(label) = map.next_entry()? {
+            labels.count += 1;
+            if labels.count <= LABELS_MAX {
+                labels.first.push(label);
+            }
+        }
+        Ok(labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{RequestId, Timestamp};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::body::DeletionRequest;
+
+    /// What is said of labels, written as JSON: pairs of pointer and detail.
+    fn errors(labels: &str) -> Vec<(String, String)> {
+        let body = format!("{{\"labels\":{labels},\"objectKeys\":[\"a\"]}}");
+        let problem = DeletionRequest::from_json(body.as_bytes(), |_| Ok(())).unwrap_err();
+        let text = problem.into_response(&RequestId::new(Timestamp::from_millis(0), 0)).text();
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(answer["status"], 422, "{answer}");
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let errors = answer["errors"].as_array().unwrap();
+        errors.iter().map(|error| (text(&error["pointer"]), text(&error["detail"]))).collect()
+    }
+
+    #[test]
+    fn labels_come_through_and_may_be_left_out() {
+        let longest = ("n".repeat(64), "é".repeat(256));
+        let labels =
+            json!({"reason": "erasure", "A.b_c-9": "", "__proto__": "\0 \"\u{1F600}", &longest.0: longest.1});
+        let body = json!({"objectKeys": ["a"], "labels": labels}).to_string();
+        let request = DeletionRequest::from_json(body.as_bytes(), |_| Ok(())).unwrap();
+        assert_eq!(serde_json::to_value(&request.labels).unwrap(), labels);
+        for body in [r#"{"objectKeys":["a"]}"#, r#"{"objectKeys":["a"],"labels":{}}"#] {
+            assert!(DeletionRequest::from_json(body.as_bytes(), |_| Ok(())).unwrap().labels.is_empty());
+        }
+    }
+
+    #[test]
+    fn each_label_that_is_wrong_is_pointed_at() {
+        let long_value = format!("{{\"v\":\"{}\"}}", "é".repeat(257));
+        let long_name = format!("{{\"{}\":\"v\"}}", "n".repeat(65));
+        let cut = format!("#/labels/{}…", "n".repeat(64));
+        for (labels, pointer, says) in [
+            ("null", "#/labels", "expected an object of strings"),
+            ("[]", "#/labels", "expected an object of strings"),
+            (r#"{"a/b~":"v"}"#, "#/labels/a~1b~0", "1 to 64 characters"),
+            (r#"{"":"v"}"#, "#/labels/", "1 to 64 characters"),
+            (r#"{"ü":"v"}"#, "#/labels/ü", "1 to 64 characters"),
+            (&long_name, cut.as_str(), "1 to 64 characters"),
+            (&long_value, "#/labels/v", "514 bytes"),
+            (r#"{"n":1}"#, "#/labels/n", "expected a string"),
+            (r#"{"n":null}"#, "#/labels/n", "expected a string"),
+            (r#"{"n":{"a":["b"]}}"#, "#/labels/n", "expected a string"),
+            (r#"{"n":"a","m":"b","n":"a"}"#, "#/labels/n", "twice"),
+            (r#"{"n":"a","\u006e":"b"}"#, "#/labels/n", "twice"),
+        ] {
+            let errors = errors(labels);
+            assert_eq!((errors.len(), errors[0].0.as_str()), (1, pointer), "{labels}: {errors:?}");
+            assert!(errors[0].1.contains(says), "{labels}: {errors:?}");
+        }
+        assert_eq!(errors(r#"{"n":1,"m":2,"good":"v"}"#).len(), 2);
+    }
+
+    #[test]
+    fn a_deletion_has_16_labels_and_not_one_more() {
+        let labels = |count: usize| (0..count).map(|n| (format!("n{n}"), "v".to_owned())).collect::<Labels>();
+        let body = json!({"objectKeys": ["a"], "labels": labels(16)}).to_string();
+        assert_eq!(DeletionRequest::from_json(body.as_bytes(), |_| Ok(())).unwrap().labels.len(), 16);
+        let errors = errors(&json!(labels(17)).to_string());
+        assert_eq!(errors, [("#/labels".to_owned(), "17 labels, and a deletion has at most 16".to_owned())]);
+    }
+
+    #[test]
+    fn labels_do_not_hide_what_is_wrong_behind_them() {
+        let body = r#"{"labels":{"n":"v"},"objectKeys":["a",5]}"#;
+        let problem = DeletionRequest::from_json(body.as_bytes(), |_| Ok(())).unwrap_err();
+        let text = problem.into_response(&RequestId::new(Timestamp::from_millis(0), 0)).text();
+        assert!(text.contains("#/objectKeys/1\""), "{text}");
+    }
+}

@@ -1,0 +1,144 @@
+use std::borrow::Cow;
+
+use ledger::{DeletionFilter, DeletionPage, ProducerLedger};
+use percent_encoding::percent_decode_str;
+use protocol::{DeletionId, State};
+
+use crate::auth::{Principal, digest};
+use crate::host::Host;
+use crate::http::Response;
+use crate::labels::{is_name, wrong_value};
+use crate::page::{Page, invalid};
+use crate::problem::Problem;
+use crate::view::{DeletionView, DeletionsView};
+
+/// `GET /v1/deletions`: 200 with a page of the deletions that the caller may see, newest first; 422 for the query.
+///
+/// A page may be short, or even empty: the end is where there is no `next_page_token`.
+pub(crate) async fn deletions(
+    query: &str,
+    principal: Principal<'_>,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<Response, Problem> {
+    let (mut filter, page) = parse(query)?;
+    filter.requested_by = principal.sees_only();
+    let before = page.after.map(|token| read_token(&token, &filter)).transpose()?;
+    let found = ledger.list_deletions(&filter, before.as_ref(), SIZE_MAX.min(page.size), host.now()).await;
+    let DeletionPage { deletions, next } = found.map_err(|error| Problem::ledger(&error))?;
+    let view = DeletionsView {
+        deletions: deletions.iter().map(DeletionView::from).collect(),
+        next_page_token: next.map(|id| Page::token(&format!("{}.{id}", fingerprint(&filter)))),
+    };
+    Ok(Response::json(200, &view))
+}
+
+/// Each deletion of a page costs the reading of its chunks and failures, of which it can have thousands.
+const SIZE_MAX: usize = 100;
+
+const PARAMETERS: &str = "no parameter of this call; it takes state, label.NAME, page_size and page_token";
+
+/// Reads `state`, any number of `label.NAME` and the page out of a query; each at most once.
+fn parse(query: &str) -> Result<(DeletionFilter<'_>, Page), Problem> {
+    let (mut filter, mut page) = (DeletionFilter::default(), Page::default());
+    let mut seen = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let name = decode(name).ok_or_else(|| invalid("", PARAMETERS))?;
+        let value = decode(value).ok_or_else(|| invalid(&name, "UTF-8 behind the percent signs"))?;
+        if name == "state" {
+            let state = State::from_text(&value).ok_or_else(|| invalid(&name, STATES))?;
+            filter.state = Some(state);
+        } else if let Some(label) = name.strip_prefix("label.") {
+            if !is_name(label) {
+                return Err(invalid(&name, "a label's name of 1 to 64 characters of A-Z a-z 0-9 _ . -"));
+            }
+            if wrong_value(&value).is_some() {
+                return Err(invalid(&name, "a value of at most 512 bytes"));
+            }
+            filter.labels.insert(label.to_owned(), value.into_owned());
+        } else if !page.take(&name, &value)? {
+            return Err(invalid(&name, PARAMETERS));
+        }
+        if seen.contains(&name) {
+            return Err(invalid(&name, "the parameter once"));
+        }
+        seen.push(name);
+    }
+    Ok((filter, page))
+}
+
+const STATES: &str = "one of queued, running, cancelling, succeeded, failed and cancelled";
+
+/// A part of a query as it was meant, a `+` being a space as HTML forms and most clients write it. `None` when it is no
+/// UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return Some(Cow::Borrowed(text));
+    }
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
+}
+
+fn read_token(token: &str, filter: &DeletionFilter<'_>) -> Result<DeletionId, Problem> {
+    let (given_for, id) = token.split_once('.').ok_or_else(Page::foreign_token)?;
+    let id = id.parse().map_err(|_| Page::foreign_token())?;
+    if given_for == fingerprint(filter) {
+        return Ok(id);
+    }
+    Err(invalid("page_token", "the state and the labels that the page before was asked for with"))
+}
+
+/// What tells a filter from every other in a page's token. It protects from mistakes only: a token grants nothing, since
+/// whoever sends it sees what they may see.
+fn fingerprint(filter: &DeletionFilter<'_>) -> String {
+    let DeletionFilter { requested_by, state, labels } = filter;
+    let parts = [*requested_by, state.map(State::as_str)];
+    let text = format!("{parts:?} {}", serde_json::to_string(labels).unwrap_or_default());
+    let start = digest(&text).into_iter().take(8).fold(0_u64, |bits, byte| (bits << 8) | u64::from(byte));
+    format!("{start:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Labels;
+
+    use super::*;
+
+    #[test]
+    fn a_filter_is_read_from_the_query() {
+        let query =
+            "state=failed&label.reason=gdpr+%2B%20%C3%A9%26&label%2Eproject=42&label.empty=&page_size=7";
+        let (filter, page) = parse(query).unwrap();
+        let labels = [("empty", ""), ("project", "42"), ("reason", "gdpr + é&")];
+        let labels: Labels =
+            labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        assert_eq!((filter.state, filter.labels, page.size), (Some(State::Failed), labels, 7));
+        let (filter, page) = parse("").unwrap();
+        assert_eq!((filter.state, filter.labels.len(), page.size), (None, 0, 100));
+    }
+
+    #[test]
+    fn everything_else_in_a_query_is_refused() {
+        let too_long = format!("label.a={}", "v".repeat(513));
+        for query in [
+            "state=done",
+            "state=",
+            "state=FAILED",
+            "state=failed&state=failed",
+            "label.=x",
+            "label.a%20b=x",
+            "label.a=x&label.a=y",
+            "label.a=%FF",
+            "%FF=a",
+            "label=x",
+            "labels.a=x",
+            "page_size=0",
+            "page_token=%",
+            "limit=5",
+            &too_long,
+        ] {
+            assert!(parse(query).is_err(), "{query}");
+        }
+    }
+}
