@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use js_sys::{JSON, Promise, Reflect};
-use ledger::{D1, SqlLedger};
+use js_sys::{Array, JSON, Promise, Reflect};
+use ledger::{Binding, D1, SqlLedger};
 use protocol::{Event, Log, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
@@ -34,10 +34,10 @@ pub fn queue(batch: MessageBatch, env: Env, _context: Context) -> Promise {
 }
 
 async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
-    let (bucket, ledger) = match (env.bucket("BUCKET"), env.d1("LEDGER")) {
-        (Ok(bucket), Ok(ledger)) => (R2(bucket), SqlLedger::new(D1::new(ledger))),
-        (Err(error), _) | (_, Err(error)) => {
-            Runtime.emit(&Event::ConfigInvalid { cause: &error.to_string(), r2_code: None });
+    let (bucket, ledger) = match (Binding::find(env, "BUCKET", "R2Bucket"), D1::find(env, "LEDGER")) {
+        (Ok(bucket), Ok(ledger)) => (R2(bucket), SqlLedger::new(ledger)),
+        (Err(cause), _) | (_, Err(cause)) => {
+            Runtime.emit(&Event::ConfigInvalid { cause: &cause, r2_code: None });
             let delay_seconds = retry_delay_seconds(RetryCause::Misconfigured, 1, Runtime.random());
             return Settlements::retry_all(messages.len(), delay_seconds);
         }
@@ -77,12 +77,13 @@ fn retry(message: &Message, delay_seconds: u32) -> Result<(), JsValue> {
     message.retry(options.into())
 }
 
-struct R2(worker::Bucket);
+struct R2(Binding);
 
 impl Bucket for R2 {
     async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
-        let keys: Vec<&str> = call.keys().collect();
-        self.0.delete_multiple(keys).await.map_err(|error| R2Error::from_message(&error.to_string()))
+        let keys: Array = call.keys().map(JsValue::from_str).collect();
+        let deleted = self.0.call("delete", &Array::of1(&keys)).await;
+        deleted.map(drop).map_err(|message| R2Error::from_message(&message))
     }
 }
 

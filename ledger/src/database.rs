@@ -1,6 +1,4 @@
 use protocol::Timestamp;
-use serde::Deserialize;
-use serde_json::Value as Json;
 
 /// A database that speaks SQLite's SQL and runs several statements as one transaction.
 pub trait Database {
@@ -22,8 +20,8 @@ pub struct Statement {
     pub parameters: Vec<Value>,
 }
 
-/// A parameter of a statement.
-#[derive(Clone, Debug)]
+/// A parameter of a statement, or what a column of its answer holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Text; at most 2 MB in D1.
     Text(String),
@@ -36,9 +34,8 @@ pub enum Value {
 /// A row of an answer: its columns by name.
 ///
 /// Read by hand rather than by serde: a deserializer for each kind of row was a tenth of each Worker's wasm.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct Row(serde_json::Map<String, Json>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row(Vec<(String, Value)>);
 
 /// The ledger could not answer, or what it answered made no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,13 +93,17 @@ impl<T: Into<Self>> From<Option<T>> for Value {
     }
 }
 
-impl From<serde_json::Map<String, Json>> for Row {
-    fn from(columns: serde_json::Map<String, Json>) -> Self {
-        Self(columns)
+impl FromIterator<(String, Value)> for Row {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(columns: I) -> Self {
+        Self(columns.into_iter().collect())
     }
 }
 
 impl Row {
+    fn get(&self, column: &str) -> Option<&Value> {
+        self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value)
+    }
+
     /// The number in a column.
     pub(crate) fn number<T: TryFrom<u64>>(&self, column: &'static str) -> Result<T, LedgerError> {
         self.number_if_any(column)?.ok_or_else(|| unexpected(column))
@@ -113,12 +114,11 @@ impl Row {
         &self,
         column: &'static str,
     ) -> Result<Option<T>, LedgerError> {
-        let number = match self.0.get(column) {
-            Some(Json::Null) => return Ok(None),
-            Some(Json::Number(number)) => number.as_u64(),
-            _ => None,
-        };
-        number.and_then(|number| T::try_from(number).ok()).map(Some).ok_or_else(|| unexpected(column))
+        match self.get(column) {
+            Some(Value::Null) => Ok(None),
+            Some(Value::Integer(number)) => T::try_from(*number).map(Some).map_err(|_| unexpected(column)),
+            _ => Err(unexpected(column)),
+        }
     }
 
     /// The truth in a column: SQLite's 0 or 1.
@@ -143,9 +143,9 @@ impl Row {
 
     /// The text in a column that may be empty.
     pub(crate) fn text_if_any(&self, column: &'static str) -> Result<Option<&str>, LedgerError> {
-        match self.0.get(column) {
-            Some(Json::Null) => Ok(None),
-            Some(Json::String(text)) => Ok(Some(text)),
+        match self.get(column) {
+            Some(Value::Null) => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
             _ => Err(unexpected(column)),
         }
     }

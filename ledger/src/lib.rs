@@ -10,15 +10,18 @@
 //! Every decision: who may ask, what is deleted, what is tried again. The ledger answers and records.
 
 mod admission;
+#[cfg(target_arch = "wasm32")]
+mod binding;
 mod claim;
+#[cfg(target_arch = "wasm32")]
+mod d1;
 mod database;
 mod deletion;
 mod failure;
 mod listing;
 mod outbox;
 mod record;
-#[cfg(target_arch = "wasm32")]
-mod shell;
+mod row;
 mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -27,14 +30,16 @@ mod unreadable;
 mod upkeep;
 
 pub use admission::{EarlierRequest, Idempotency, NewDeletion, Sending};
+#[cfg(target_arch = "wasm32")]
+pub use binding::Binding;
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
+#[cfg(target_arch = "wasm32")]
+pub use d1::D1;
 pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
 pub use listing::{DeletionFilter, DeletionPage};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
-#[cfg(target_arch = "wasm32")]
-pub use shell::D1;
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;

@@ -47,19 +47,23 @@ fn run(connection: &Connection, Statement { sql, parameters }: &Statement) -> Re
         Value::Null => rusqlite::types::Value::Null,
     });
     let rows = statement.query_map(params_from_iter(parameters), |row| {
-        let columns: Result<serde_json::Map<_, _>, _> =
-            names.iter().enumerate().map(|(n, name)| Ok((name.clone(), to_json(row.get_ref(n)?)))).collect();
-        columns.map(Row::from)
+        names.iter().enumerate().map(|(n, name)| Ok((name.clone(), to_value(row, n)?))).collect()
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn to_json(value: ValueRef<'_>) -> serde_json::Value {
-    match value {
-        ValueRef::Null => serde_json::Value::Null,
-        ValueRef::Integer(integer) => integer.into(),
-        ValueRef::Real(real) => real.into(),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into(),
+/// Refuses what the deserializer of D1's answers refuses.
+fn to_value(row: &rusqlite::Row<'_>, column: usize) -> Result<Value, rusqlite::Error> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(integer) => match u64::try_from(integer) {
+            Ok(integer) => Ok(Value::Integer(integer)),
+            Err(_) => Err(rusqlite::Error::IntegralValueOutOfRange(column, integer)),
+        },
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            Ok(Value::Text(String::from_utf8_lossy(bytes).into_owned()))
+        }
+        ValueRef::Real(_) => row.get(column).map(Value::Text),
     }
 }
 

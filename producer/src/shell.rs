@@ -1,54 +1,73 @@
 //! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
 
-use futures::{StreamExt, stream};
-use js_sys::{Array, Function, JSON, JsString, Object, Promise, Reflect};
-use ledger::{D1, SqlLedger};
+use js_sys::{Array, Function, JSON, Object, Reflect, Uint8Array};
+use ledger::{Binding, D1, SqlLedger};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
+use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use worker::{Context, Date, Env, Headers, ScheduleContext, ScheduledEvent, event};
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
+use web_sys::{
+    Headers, ReadableStream, ReadableStreamDefaultReader, ReadableStreamReadResult, ResponseInit,
+    TransformStream, WritableStreamDefaultWriter,
+};
+use worker::{Date, Env};
 
 use crate::{
-    Body, BodyError, Config, Host, Ports, Queue, RateLimiter, Request, Response, ResponseBody, Settings,
-    answer, upkeep,
+    Body, BodyError, Config, FailurePages, Host, Ports, Queue, RateLimiter, Request, Response, ResponseBody,
+    Settings, answer, upkeep,
 };
 
 /// The fetch handler.
-#[event(fetch)]
-async fn fetch(request: worker::Request, env: Env, _context: Context) -> worker::Result<worker::Response> {
+///
+/// Exported by hand, as [`scheduled`] is, because `#[event(fetch)]` brings the crate's own requests, responses and errors,
+/// which are a fifth of the wasm. worker-build wires exports of these names.
+///
+/// # Errors
+///
+/// None but that the runtime can make no response at all: there is an answer to everything.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
+pub async fn fetch(
+    request: web_sys::Request,
+    env: Env,
+    context: JsValue,
+) -> Result<web_sys::Response, JsValue> {
     let Some((queue, ledger)) = bindings(&env) else {
-        return worker::Response::error("A binding of the producer is missing.", 503);
+        return write(text(503, "A binding of the producer is missing."), no_stream);
     };
-    let limiter = Limiter(binding(&env, "RATE_LIMIT")?.map(JsCast::unchecked_into));
-    let config = Config::parse(&settings(&env)?);
+    let limiter = Limiter(Binding::find_any(&env, "RATE_LIMIT"));
+    let config = settings(&env).and_then(|settings| Config::parse(&settings));
     let config = config.as_ref().map_err(String::as_str);
     let ports = Ports { ledger: &ledger, queue: &queue, limiter: &limiter, host: &Runtime, config };
-    let response = answer(read(request)?, &ports).await;
-    write(response, ledger)
+    let response = answer(read(request), &ports).await;
+    write(response, |pages| stream(pages, ledger, &context))
+        .or_else(|_| write(text(500, "INTERNAL SERVER ERROR"), no_stream))
 }
 
 /// The cron trigger's handler.
-#[event(scheduled)]
-async fn scheduled(_event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
+pub async fn scheduled(_event: JsValue, env: Env, _context: JsValue) {
     if let Some((queue, ledger)) = bindings(&env) {
         upkeep(&ledger, &queue, &Runtime).await;
     }
 }
 
 fn bindings(env: &Env) -> Option<(DeletionQueue, SqlLedger<D1>)> {
-    match (env.queue("DELETIONS"), env.d1("LEDGER")) {
-        (Ok(queue), Ok(ledger)) => Some((DeletionQueue(queue), SqlLedger::new(D1::new(ledger)))),
-        (Err(error), _) | (_, Err(error)) => {
-            Runtime.emit(&Event::ConfigInvalid { cause: &error.to_string(), r2_code: None });
+    match (Binding::find(env, "DELETIONS", "WorkerQueue"), D1::find(env, "LEDGER")) {
+        (Ok(queue), Ok(ledger)) => Some((DeletionQueue(queue), SqlLedger::new(ledger))),
+        (Err(cause), _) | (_, Err(cause)) => {
+            Runtime.emit(&Event::ConfigInvalid { cause: &cause, r2_code: None });
             None
         }
     }
 }
 
-fn settings(env: &Env) -> worker::Result<Settings> {
+/// What cannot be read is not what is not there: a key that was to be protected could be deleted.
+fn settings(env: &Env) -> Result<Settings, String> {
     Ok(Settings {
         // What is no text is no token: `null` would be one that anybody guesses.
-        api_token: binding(env, "API_TOKEN")?.and_then(|token| token.as_string()),
+        api_token: setting(env, "API_TOKEN")?.and_then(|token| token.as_string()),
         api_tokens: list(env, "API_TOKENS")?,
         protected_prefixes: list(env, "PROTECTED_PREFIXES")?,
     })
@@ -56,30 +75,34 @@ fn settings(env: &Env) -> worker::Result<Settings> {
 
 /// A setting that is a list in JSON. What wrangler's file gives as a list arrives as one, and counts as its JSON: it must
 /// not be taken for a setting that is not there.
-fn list(env: &Env, name: &str) -> worker::Result<Option<String>> {
-    binding(env, name)?
-        .map(|value| value.as_string().map_or_else(|| JSON::stringify(&value).map(String::from), Ok))
-        .transpose()
-        .map_err(Into::into)
+fn list(env: &Env, name: &str) -> Result<Option<String>, String> {
+    let to_json = |value| JSON::stringify(&value).map(String::from).map_err(|_| unreadable(name));
+    setting(env, name)?.map(|value| value.as_string().map_or_else(|| to_json(value), Ok)).transpose()
 }
 
-fn binding(env: &Env, name: &str) -> worker::Result<Option<JsValue>> {
-    let value = Reflect::get(env, &JsValue::from_str(name))?;
+fn setting(env: &Env, name: &str) -> Result<Option<JsValue>, String> {
+    let value = Reflect::get(env, &JsValue::from_str(name)).map_err(|_| unreadable(name))?;
     Ok(Some(value).filter(|value| !value.is_undefined()))
 }
 
-fn read(request: worker::Request) -> worker::Result<Request<Incoming>> {
+fn unreadable(name: &str) -> String {
+    format!("{name}: it cannot be read")
+}
+
+fn read(request: web_sys::Request) -> Request<Incoming> {
     let headers = request.headers();
-    Ok(Request {
-        method: request.method().to_string(),
-        target: target(&request.inner().url()),
-        authorization: headers.get("Authorization")?,
-        content_type: headers.get("Content-Type")?,
-        content_encoding: headers.get("Content-Encoding")?,
-        idempotency_key: headers.get("Idempotency-Key")?,
-        accept: headers.get("Accept")?,
+    // Fails only for a name that is none.
+    let header = |name| headers.get(name).ok().flatten();
+    Request {
+        method: request.method(),
+        target: target(&request.url()),
+        authorization: header("Authorization"),
+        content_type: header("Content-Type"),
+        content_encoding: header("Content-Encoding"),
+        idempotency_key: header("Idempotency-Key"),
+        accept: header("Accept"),
         body: Incoming(request),
-    })
+    }
 }
 
 /// The path and the query of a URL, as they came.
@@ -88,85 +111,141 @@ fn target(url: &str) -> String {
     after_scheme.find('/').and_then(|start| after_scheme.get(start..)).unwrap_or("/").to_owned()
 }
 
-/// A page that fails breaks the stream, and the runtime then breaks the connection: the reader sees that it is not whole.
-fn write(response: Response, ledger: SqlLedger<D1>) -> worker::Result<worker::Response> {
-    let headers = Headers::new();
+fn write(
+    response: Response,
+    stream: impl FnOnce(FailurePages) -> Result<ReadableStream, JsValue>,
+) -> Result<web_sys::Response, JsValue> {
+    let headers = Headers::new()?;
     for (name, value) in &response.headers {
         headers.set(name, value)?;
     }
-    let written = match response.body {
-        ResponseBody::Text(text) => worker::Response::from_bytes(text.into_bytes()),
-        ResponseBody::Pages(pages) => {
-            worker::Response::from_stream(stream::try_unfold((pages, ledger), |(mut pages, ledger)| async {
-                let page = pages.next(&ledger, &Runtime).await.map_err(|error| error.to_string())?;
-                Ok::<_, worker::Error>(page.map(|page| (page.into_bytes(), (pages, ledger))))
-            }))
+    let init = ResponseInit::new();
+    init.set_status(response.status);
+    init.set_headers(&headers);
+    match response.body {
+        // Bytes, because a text would bring a Content-Type of its own.
+        ResponseBody::Text(text) => {
+            let body = Uint8Array::from(text.as_bytes());
+            web_sys::Response::new_with_opt_buffer_source_and_init(Some(&body), &init)
         }
-    };
-    Ok(written?.with_headers(headers).with_status(response.status))
+        ResponseBody::Pages(pages) => {
+            web_sys::Response::new_with_opt_readable_stream_and_init(Some(&stream(pages)?), &init)
+        }
+    }
 }
 
-struct Incoming(worker::Request);
+/// A stream of pages, each read when the one before has been taken. The runtime is told to wait until the last one is.
+fn stream(pages: FailurePages, ledger: SqlLedger<D1>, context: &JsValue) -> Result<ReadableStream, JsValue> {
+    let pipe = TransformStream::new()?;
+    let writer = pipe.writable().get_writer()?;
+    let written = future_to_promise(async move {
+        write_pages(pages, &ledger, &writer).await;
+        Ok(JsValue::UNDEFINED)
+    });
+    let wait_until: Function = Reflect::get(context, &JsValue::from_str("waitUntil"))?.dyn_into()?;
+    wait_until.call1(context, &written)?;
+    Ok(pipe.readable())
+}
+
+/// A page that fails breaks the stream, and the runtime then breaks the connection: the reader sees that it is not whole.
+async fn write_pages(mut pages: FailurePages, ledger: &SqlLedger<D1>, writer: &WritableStreamDefaultWriter) {
+    loop {
+        let written = match pages.next(ledger, &Runtime).await {
+            Ok(Some(page)) => {
+                JsFuture::from(writer.write_with_chunk(&Uint8Array::from(page.as_bytes()))).await
+            }
+            Ok(None) => return drop(JsFuture::from(writer.close()).await),
+            Err(error) => {
+                let reason = JsValue::from_str(&error.to_string());
+                return drop(JsFuture::from(writer.abort_with_reason(&reason)).await);
+            }
+        };
+        // Whoever asked has gone away.
+        if written.is_err() {
+            return;
+        }
+    }
+}
+
+fn text(status: u16, body: &str) -> Response {
+    Response { status, headers: Vec::new(), body: ResponseBody::Text(body.to_owned()) }
+}
+
+/// For an answer that is a text.
+fn no_stream(_: FailurePages) -> Result<ReadableStream, JsValue> {
+    Err(JsValue::NULL)
+}
+
+struct Incoming(web_sys::Request);
 
 impl Body for Incoming {
-    async fn read(mut self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        // A request without a body has no stream.
-        let Ok(mut stream) = self.0.stream() else { return Ok(Vec::new()) };
+    async fn read(self, limit: usize) -> Result<Vec<u8>, BodyError> {
         let mut body = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|_| BodyError::Broken)?;
-            if body.len() + chunk.len() > limit {
+        // A request without a body has no stream.
+        let Some(stream) = self.0.body() else { return Ok(body) };
+        let reader = ReadableStreamDefaultReader::new(&stream).map_err(|_| BodyError::Broken)?;
+        while let Some(chunk) = next_chunk(&reader).await.map_err(|_| BodyError::Broken)? {
+            if body.len() + chunk.length() as usize > limit {
+                // Nobody waits for it, and that it may fail is heard by the future, or the runtime would log it.
+                drop(JsFuture::from(reader.cancel()));
                 return Err(BodyError::TooLarge);
             }
-            body.extend_from_slice(&chunk);
+            body.extend_from_slice(&chunk.to_vec());
         }
         Ok(body)
     }
 }
 
-struct DeletionQueue(worker::Queue);
+async fn next_chunk(reader: &ReadableStreamDefaultReader) -> Result<Option<Uint8Array>, JsValue> {
+    let read: ReadableStreamReadResult = JsFuture::from(reader.read()).await?.unchecked_into();
+    if read.get_done() == Some(true) {
+        return Ok(None);
+    }
+    read.get_value().dyn_into().map(Some)
+}
+
+struct DeletionQueue(Binding);
 
 impl Queue for DeletionQueue {
     async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
-        let messages =
-            bodies.iter().map(|body| to_message(body, delay_seconds)).collect::<Result<Vec<_>, _>>();
-        let sent =
-            async { self.call("sendBatch", &Array::of1(&messages?.into_iter().collect::<Array>())).await };
-        sent.await.map(drop).map_err(|error| QueueError::from_message(&to_text(&error)))
+        let messages: Array = bodies.iter().map(|body| to_message(body, delay_seconds)).collect();
+        let sent = self.0.call("sendBatch", &Array::of1(&messages)).await;
+        sent.map(drop).map_err(|message| QueueError::from_message(&message))
     }
 
-    /// The crate has no `metrics()`; the runtime has had it since April 2026.
     async fn ping(&self) -> Result<(), String> {
-        self.call("metrics", &Array::new()).await.map(drop).map_err(|error| to_text(&error))
-    }
-}
-
-impl DeletionQueue {
-    /// Calls a method of the binding as the JavaScript object that it is: the crate's way through serde-wasm-bindgen is ten
-    /// kilobytes of wasm.
-    async fn call(&self, method: &str, arguments: &Array) -> Result<JsValue, JsValue> {
-        let queue: &JsValue = self.0.as_ref();
-        let method: Function = Reflect::get(queue, &JsValue::from_str(method))?.dyn_into()?;
-        JsFuture::from(method.apply(queue, arguments)?.dyn_into::<Promise>()?).await
+        self.0.call("metrics", &Array::new()).await.map(drop)
     }
 }
 
 /// A message as `sendBatch` takes it: its fields are flat, whatever the documentation's page shows.
-fn to_message(body: &str, delay_seconds: u32) -> Result<JsValue, JsValue> {
-    let message = Object::new();
-    Reflect::set(&message, &JsValue::from_str("body"), &JsValue::from_str(body))?;
-    Reflect::set(&message, &JsValue::from_str("contentType"), &JsValue::from_str("text"))?;
-    Reflect::set(&message, &JsValue::from_str("delaySeconds"), &JsValue::from(delay_seconds))?;
-    Ok(message.into())
+fn to_message(body: &str, delay_seconds: u32) -> Object {
+    object(&[
+        ("body", JsValue::from_str(body)),
+        ("contentType", JsValue::from_str("text")),
+        ("delaySeconds", JsValue::from(delay_seconds)),
+    ])
+}
+
+fn object(fields: &[(&str, JsValue)]) -> Object {
+    let object = Object::new();
+    for (name, value) in fields {
+        // Fails only for what is no object.
+        let _ = Reflect::set(&object, &JsValue::from_str(name), value);
+    }
+    object
 }
 
 /// The platform's rate limiter, where one is bound.
-struct Limiter(Option<worker::RateLimiter>);
+struct Limiter(Option<Binding>);
 
 impl RateLimiter for Limiter {
     async fn admit(&self, name: &str) -> Result<bool, String> {
         let Some(limiter) = &self.0 else { return Ok(true) };
-        limiter.limit(name.to_owned()).await.map(|outcome| outcome.success).map_err(|error| error.to_string())
+        let outcome =
+            limiter.call("limit", &Array::of1(&object(&[("key", JsValue::from_str(name))]))).await?;
+        let success = Reflect::get(&outcome, &JsValue::from_str("success")).ok();
+        success.and_then(|success| success.as_bool()).ok_or_else(|| "its answer has no `success`".to_owned())
     }
 }
 
@@ -196,9 +275,4 @@ impl Log for Runtime {
             Severity::Error => web_sys::console::error_1(&line),
         }
     }
-}
-
-fn to_text(error: &JsValue) -> String {
-    let message = Reflect::get(error, &JsValue::from_str("message")).unwrap_or_default();
-    message.dyn_into::<JsString>().map_or_else(|_| "unknown error".to_owned(), String::from)
 }

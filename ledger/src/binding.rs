@@ -1,0 +1,62 @@
+//! A binding of a Worker, called as the JavaScript object that it is.
+//!
+//! The wrappers of the worker crate tell every kind of error apart, and read and write values through serde, which is a
+//! sixth of each Worker's wasm. Here because both Workers call D1, and each another binding besides.
+
+use js_sys::{Array, Function, Object, Promise, Reflect};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+
+/// A binding.
+#[derive(Debug)]
+pub struct Binding(JsValue);
+
+impl Binding {
+    /// The binding of this name in a Worker's environment, which must be of a class.
+    ///
+    /// # Errors
+    ///
+    /// What is there instead, for the operator's log.
+    pub fn find(env: &JsValue, name: &str, class: &str) -> Result<Self, String> {
+        let Some(binding) = Self::find_any(env, name) else {
+            return Err(format!("Binding `{name}` is undefined."));
+        };
+        let found = Object::from(binding.0.clone()).constructor().name();
+        if found == class {
+            return Ok(binding);
+        }
+        Err(format!("Binding cannot be cast to the type {class} from {found}"))
+    }
+
+    /// The binding of this name, whatever it is; `None` where there is none.
+    pub fn find_any(env: &JsValue, name: &str) -> Option<Self> {
+        Reflect::get(env, &JsValue::from_str(name)).ok().filter(|value| !value.is_undefined()).map(Self)
+    }
+
+    /// Calls a method and waits for what its promise brings.
+    ///
+    /// # Errors
+    ///
+    /// The message of the error.
+    pub async fn call(&self, method: &str, arguments: &Array) -> Result<JsValue, String> {
+        let answer = async { JsFuture::from(call(&self.0, method, arguments)?.dyn_into::<Promise>()?).await };
+        answer.await.map_err(|error| to_text(&error))
+    }
+
+    /// Calls a method that answers at once.
+    pub(crate) fn call_now(&self, method: &str, arguments: &Array) -> Result<JsValue, String> {
+        call(&self.0, method, arguments).map_err(|error| to_text(&error))
+    }
+}
+
+/// Calls a method of any object.
+pub(crate) fn call(object: &JsValue, method: &str, arguments: &Array) -> Result<JsValue, JsValue> {
+    let method: Function = Reflect::get(object, &JsValue::from_str(method))?.dyn_into()?;
+    method.apply(object, arguments)
+}
+
+/// The message of an error.
+pub(crate) fn to_text(error: &JsValue) -> String {
+    let message = Reflect::get(error, &JsValue::from_str("message")).unwrap_or_default();
+    message.as_string().unwrap_or_else(|| "no reason was given".to_owned())
+}
