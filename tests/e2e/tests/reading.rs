@@ -34,8 +34,8 @@ fn list(pair: &Pair, query: &str) -> Result<Vec<String>> {
 /// Writes a deletion of `count` keys of 1,000 bytes into the ledger that have all failed.
 fn insert_failed(pair: &Pair, id: &str, count: u64) -> Result<()> {
     let deletion = "INSERT INTO deletions
-                      (id, requested_by, requested_at, total, duplicates_removed, chunk_keys, finished_at)
-                    VALUES (?1, 'api_token', 0, ?2, 0, json_array(?2), 1)";
+                      (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys, finished_at)
+                    VALUES (?1, 'api_token', 0, 0, 0, ?2, 0, json_array(?2), 1)";
     pair.gateway().sql(deletion, &[json!(id), json!(count)])?;
     let chunk =
         "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_until, begun_at, failed, finished_at)
