@@ -19,7 +19,7 @@ fn filled(count: usize) -> Result<(Pair, Value)> {
     let keys: Vec<_> = (0..count).map(|at| format!("{}/{at}", "long".repeat(60))).collect();
     pair.bucket.upload(keys.clone());
     pair.bucket.upload(["bystander"]);
-    Ok((pair, json!({ "objectKeys": keys })))
+    Ok((pair, json!({ "objectKeys": keys, "labels": {"reason": "test", "project": "42"} })))
 }
 
 fn post(pair: &Pair, body: &Value) -> Result<crash::Reply> {
@@ -148,6 +148,9 @@ fn what_was_never_accepted_is_cancelled_a_day_later_and_what_is_over_is_forgotte
     pair.database.execute("UPDATE deletions SET cancelled_at = cancelled_at - 7 * ?1", [DAY_MS])?;
     pair.dispatcher()?.cron()?;
     assert!(pair.deletions()?.is_empty());
+    let left = "SELECT (SELECT COUNT(*) FROM labels) + (SELECT COUNT(*) FROM outbox)
+                     + (SELECT COUNT(*) FROM idempotency_keys) + (SELECT COUNT(*) FROM chunks)";
+    assert_eq!(pair.database.query(left, [], |row| row.get::<_, i64>(0))?, [0], "nothing else is kept of it");
     assert_eq!(pair.bucket.keys().len(), 11);
     Ok(())
 }
