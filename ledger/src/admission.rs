@@ -90,13 +90,20 @@ const RELEASE: &str = "UPDATE deletions SET sending_until = 0 WHERE id = ?1 AND 
 
 const MARK_ENQUEUED: &str = "UPDATE deletions SET enqueued_at = ?2 WHERE id = ?1 AND enqueued_at IS NULL";
 
-/// Writes the deletion down with its messages, all or nothing. False when another request with the same Idempotency-Key
-/// came first: nothing is written then.
+/// Writes the deletion down with its messages. False when another request with the same Idempotency-Key came first: nothing
+/// is left written then.
+///
+/// 1. *await* The messages, which belong to nobody yet. Stopped here, upkeep removes them.
+/// 2. *await* The deletion with its Idempotency-Key and its labels, all or nothing. From here on it is there as a whole.
 pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> Result<bool, LedgerError> {
     let id = Value::from(deletion.id.as_str());
     let requested_by = Value::from(deletion.requested_by.as_str());
     let key: Value = deletion.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()).into();
     let chunk_keys: Vec<usize> = deletion.messages.iter().map(|message| message.keys).collect();
+    // (1) Messages.
+    outbox::fill(database, &deletion.id, &deletion.messages).await?;
+
+    // (2) Deletion.
     let mut statements = Vec::new();
     if let Some(Idempotency { key, fingerprint }) = &deletion.idempotency {
         let parameters = [requested_by.clone(), key.as_str().into(), fingerprint.as_str().into(), id.clone()];
@@ -120,10 +127,12 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
     if !deletion.labels.is_empty() {
         statements.push(Statement::new(INSERT_LABELS, [id.clone()]));
     }
-    statements.extend(outbox::insert(&deletion.id, &deletion.messages));
     statements.push(Statement::new(IS_WRITTEN, [id]));
-    let written = database.batch(statements).await?.pop().unwrap_or_default();
-    Ok(!written.is_empty())
+    let is_written = database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty());
+    if !is_written {
+        run(database, outbox::empty(&deletion.id)).await?;
+    }
+    Ok(is_written)
 }
 
 /// What this Idempotency-Key of this token has made before.

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use protocol::{DeletionId, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, json, run};
+use crate::outbox;
 
 /// A deletion whose messages the platform seems to have lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +52,16 @@ const REMOVE: [&str; 6] = [
     "DELETE FROM deletions WHERE id IN (SELECT value FROM json_each(?1))",
 ];
 
-/// Cancels the deletions that were requested before `before` and never accepted. Answers with how many.
+/// Cancels the deletions that were requested before `before` and never accepted, and removes the messages of those that were
+/// never even written down. Answers with how many it has cancelled.
 pub(crate) async fn cancel_abandoned(
     database: &impl Database,
     before: Timestamp,
     now: Timestamp,
 ) -> Result<usize, LedgerError> {
     let abandon = Statement::new(ABANDON, [before.as_millis().into(), now.as_millis().into()]);
-    let answer = database.batch(vec![abandon, Statement::new(EMPTY_ABANDONED, [])]).await?;
+    let statements = vec![abandon, Statement::new(EMPTY_ABANDONED, []), outbox::sweep(before)];
+    let answer = database.batch(statements).await?;
     Ok(answer.first().map_or(0, Vec::len))
 }
 

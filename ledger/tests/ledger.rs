@@ -1,10 +1,13 @@
 //! The ledger's promises, on the SQL that both Workers run, against a real SQLite.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+use std::collections::BTreeSet;
+
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, Grant, NewDeletion,
-    ProducerLedger, RecordBatch, RecordReply, SqlLedger, SqliteDatabase, UnreadableMessage,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, Grant, Idempotency,
+    NewDeletion, ProducerLedger, RecordBatch, RecordReply, Sending, SqlLedger, SqliteDatabase,
+    UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -306,6 +309,55 @@ fn failures_are_listed_in_pages_and_keep_every_byte_of_a_key() {
         listed.extend(page.into_iter().map(|failure| failure.key_json));
     }
     assert_eq!(listed, (0..1_000).map(key).collect::<Vec<_>>());
+}
+
+#[test]
+fn of_two_deletions_with_one_idempotency_key_only_the_first_leaves_anything() {
+    let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
+    let [first, second] = [1, 2].map(|random| NewDeletion {
+        id: DeletionId::new(at(0), random),
+        requested_by: "backend".to_owned(),
+        requested_at: at(0),
+        not_before: at(0),
+        sending_until: at(LEASE_MS),
+        duplicates_removed: 0,
+        messages: messages(&[2, 1]),
+        labels: protocol::Labels::default(),
+        idempotency: Some(Idempotency { key: "k".to_owned(), fingerprint: "body".to_owned() }),
+    });
+    assert!(block_on(ledger.admit_deletion(&first)).unwrap());
+    assert!(!block_on(ledger.admit_deletion(&second)).unwrap());
+    assert!(block_on(ledger.find_deletion(&second.id, at(1))).unwrap().is_none());
+    assert_eq!(block_on(ledger.read_outbox(&second.id, 0, None)).unwrap(), None);
+    let sent = block_on(ledger.read_outbox(&first.id, 0, None)).unwrap().unwrap();
+    assert_eq!(sent, ["message 0", "message 1"]);
+    let earlier = block_on(ledger.find_idempotency_key("backend", "k")).unwrap().unwrap();
+    assert_eq!((earlier.deletion, earlier.sending), (first.id, Sending::Held { until: at(LEASE_MS) }));
+}
+
+#[test]
+fn a_large_outbox_is_read_back_piece_by_piece_and_by_chunk() {
+    let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
+    let bodies: Vec<String> = (0..30).map(|n| format!("{n}{}", "m".repeat(120_000))).collect();
+    let deletion = NewDeletion {
+        id: id(),
+        requested_by: "backend".to_owned(),
+        requested_at: at(0),
+        not_before: at(0),
+        sending_until: at(0),
+        duplicates_removed: 0,
+        messages: bodies.iter().map(|body| Packed { body: body.clone(), keys: 1 }).collect(),
+        labels: protocol::Labels::default(),
+        idempotency: None,
+    };
+    assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
+    let read = |wanted: Option<&BTreeSet<u32>>| -> Vec<String> {
+        let piece = |piece| block_on(ledger.read_outbox(&id(), piece, wanted)).unwrap();
+        (0..).map_while(piece).inspect(|piece| assert!(piece.len() <= 8)).flatten().collect()
+    };
+    assert_eq!(read(None), bodies);
+    let wanted = BTreeSet::from([0, 8, 29]);
+    assert_eq!(read(Some(&wanted)), [&bodies[0], &bodies[8], &bodies[29]].map(Clone::clone));
 }
 
 /// One thing that may happen to a deletion of three chunks, in any order, any number of times.

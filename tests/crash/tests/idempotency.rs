@@ -154,3 +154,24 @@ fn what_was_never_accepted_is_cancelled_a_day_later_and_what_is_over_is_forgotte
     assert_eq!(pair.bucket.keys().len(), 11);
     Ok(())
 }
+
+/// 1. The ledger refuses the deletion after it has taken its messages. 2. They stay for a day, and are removed then.
+#[test]
+fn messages_whose_deletion_was_never_written_down_are_swept_up() -> Result<()> {
+    let (pair, body) = filled(10)?;
+    pair.database.fail("producer", "INSERT INTO deletions", 0, 1, Fault::refused("refused"));
+    assert_eq!(post(&pair, &body)?.status, 503);
+    let kept =
+        |pair: &Pair| pair.database.query("SELECT COUNT(*) FROM outbox", [], |row| row.get::<_, i64>(0));
+    pair.dispatcher()?.cron()?;
+    assert_eq!((pair.deletions()?.len(), kept(&pair)?), (0, vec![1]));
+    // An id begins with its time: this one is of 1970.
+    pair.database.execute("UPDATE outbox SET deletion = 'del_00000000000000000000000000'", [])?;
+    pair.dispatcher()?.cron()?;
+    assert_eq!(kept(&pair)?, [0]);
+
+    let accepted = post(&pair, &body)?;
+    assert_eq!(accepted.status, 202);
+    let Some(id) = accepted.body["id"].as_str() else { bail!("no id: {accepted:?}") };
+    assert_whole(&pair, id, 10)
+}
