@@ -39,7 +39,7 @@ impl<'a, H: Host> Batch<'a, H> {
             (Vec::<Message<'a>>::new(), Vec::new(), BTreeSet::new());
         for (index, delivery) in self.deliveries.iter().enumerate() {
             let body = match &delivery.body {
-                Body::Text(text) => ChunkMessage::from_json(text).map_err(|error| error.reason),
+                Body::Text(text) => ChunkMessage::from_json(text),
                 Body::Other(_) => Err(UnreadableReason::NotText),
             };
             match body {

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use crate::config::parse_list;
+use crate::hex::from_hex;
 use crate::problem::{Problem, ProblemCode};
 
 /// The tokens that may call the API.
@@ -244,20 +245,13 @@ impl TryFrom<WireToken> for Token {
 }
 
 fn parse_sha256(hex: &str) -> Option<[u8; 32]> {
-    let mut sha256 = [0; 32];
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (at, byte) in sha256.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(hex.get(at * 2..at * 2 + 2)?, 16).ok()?;
-    }
-    Some(sha256)
+    from_hex(hex)?.try_into().ok()
 }
 
 /// A token's digest, as `API_TOKENS` has it.
 #[cfg(test)]
 pub(crate) fn hex_digest(token: &str) -> String {
-    digest(token).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    crate::hex::to_hex(&digest(token))
 }
 
 #[cfg(test)]

@@ -95,14 +95,11 @@ fn without_duplicates(mut keys: Vec<ObjectKey<'_>>) -> Vec<ObjectKey<'_>> {
 /// Says what is wrong with a body that could not be read.
 fn explain(error: &serde_json::Error, pointer: &str) -> Problem {
     if error.is_data() {
-        return not_a_request(pointer, &error.to_string());
+        let detail = "The body is not a deletion request. Nothing was accepted.";
+        return invalid(detail, pointer, &error.to_string());
     }
     let what = if error.is_eof() { "ends early" } else { "is not valid JSON" };
     Problem::new(ProblemCode::MalformedRequest, format!("The body {what}: {error}."))
-}
-
-fn not_a_request(pointer: &str, error: &str) -> Problem {
-    invalid("The body is not a deletion request. Nothing was accepted.", pointer, error)
 }
 
 fn invalid(detail: &str, pointer: &str, error: &str) -> Problem {

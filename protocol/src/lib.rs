@@ -23,6 +23,7 @@ mod queue_error;
 mod r2_error;
 mod retry;
 mod time;
+mod trailing_code;
 mod ulid;
 
 pub use counts::{Counts, RETENTION_FAILED_MS, RETENTION_MS, State};
@@ -31,7 +32,7 @@ pub use failure::FailureCode;
 pub use id::{DeletionId, InvalidDeletionId, RequestId};
 pub use key::{InvalidKey, ObjectKey};
 pub use labels::Labels;
-pub use message::{ChunkMessage, ChunkRef, Unreadable, UnreadableReason};
+pub use message::{ChunkMessage, ChunkRef, UnreadableReason};
 pub use pack::{Packed, group_into_sends, pack_keys};
 pub use positions::{InvalidPositions, Positions};
 pub use queue_error::{QueueError, QueueErrorClass};

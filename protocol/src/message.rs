@@ -34,26 +34,25 @@ impl<'a> ChunkMessage<'a> {
     ///
     /// # Errors
     ///
-    /// [`Unreadable`] with the reason; the caller keeps the body.
-    pub fn from_json(body: &'a str) -> Result<Self, Unreadable> {
+    /// [`UnreadableReason`]; the caller keeps the body.
+    pub fn from_json(body: &'a str) -> Result<Self, UnreadableReason> {
         let wire: Wire<'a> = serde_json::from_str(body).map_err(|error| {
             // A message of another version fails in whatever way its fields differ: the version is the better reason.
-            let reason = match serde_json::from_str::<AnyVersion>(body) {
+            match serde_json::from_str::<AnyVersion>(body) {
                 Ok(AnyVersion { v }) if v != VERSION => UnreadableReason::UnsupportedVersion,
                 _ if error.is_data() => UnreadableReason::InvalidMessage,
                 _ => UnreadableReason::NotJson,
-            };
-            Unreadable { reason }
+            }
         })?;
         // An object, not an array with the fields in their order, which serde takes for one.
         if !body.trim_start().starts_with('{') {
-            return Err(Unreadable { reason: UnreadableReason::InvalidMessage });
+            return Err(UnreadableReason::InvalidMessage);
         }
         if wire.v != VERSION {
-            return Err(Unreadable { reason: UnreadableReason::UnsupportedVersion });
+            return Err(UnreadableReason::UnsupportedVersion);
         }
         if wire.keys.is_empty() || wire.keys.len() > DELETE_KEYS_MAX {
-            return Err(Unreadable { reason: UnreadableReason::InvalidMessage });
+            return Err(UnreadableReason::InvalidMessage);
         }
         let chunk = ChunkRef { deletion: wire.deletion, generation: wire.generation, chunk: wire.chunk };
         Ok(Self { chunk, requested_at: wire.requested_at, keys: wire.keys })
@@ -73,16 +72,9 @@ pub(crate) fn message_head(chunk: &ChunkRef, requested_at: Timestamp) -> String 
 /// The text of a message after its last key.
 pub(crate) const MESSAGE_TAIL: &str = "]}";
 
-/// Why a message cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the message cannot be read: {}", reason.as_str())]
-pub struct Unreadable {
-    /// What is wrong with it.
-    pub reason: UnreadableReason,
-}
-
 /// What is wrong with a message that cannot be carried out. These are all there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("the message cannot be carried out: {}", self.as_str())]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableReason {
     /// Its content type is not text; ours always is.
@@ -141,7 +133,7 @@ mod tests {
     );
 
     fn reason(body: &str) -> UnreadableReason {
-        ChunkMessage::from_json(body).unwrap_err().reason
+        ChunkMessage::from_json(body).unwrap_err()
     }
 
     /// Messages of this form lie in queues for up to 14 days: whoever changes it must raise the version and read both.

@@ -1,4 +1,5 @@
 use crate::Timestamp;
+use crate::trailing_code::trailing_code;
 
 /// An error of a send to the Queue, told by the code at the end of its message.
 ///
@@ -29,8 +30,7 @@ impl QueueError {
 
     /// Reads the code at the end of the runtime's message.
     pub fn from_message(message: &str) -> Self {
-        let code = message.trim_end().strip_suffix(')').and_then(|text| text.rsplit_once('('));
-        Self { code: code.and_then(|(_, digits)| digits.parse().ok()).unwrap_or(0) }
+        Self { code: trailing_code(message) }
     }
 
     /// What the error asks for.

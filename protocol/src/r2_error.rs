@@ -1,4 +1,5 @@
 use crate::FailureCode;
+use crate::trailing_code::trailing_code;
 
 /// An error of a call to R2, told by the code that the binding writes at the end of its message.
 ///
@@ -48,8 +49,7 @@ pub enum R2ErrorClass {
 impl R2Error {
     /// Reads the code at the end of the binding's message.
     pub fn from_message(message: &str) -> Self {
-        let code = message.trim_end().strip_suffix(')').and_then(|text| text.rsplit_once('('));
-        Self::from_code(code.and_then(|(_, digits)| digits.parse().ok()).unwrap_or(0))
+        Self::from_code(trailing_code(message))
     }
 
     /// The error with this code.
