@@ -1,9 +1,8 @@
-use protocol::{DeletionId, Labels, Packed, Timestamp};
+use protocol::{DeletionId, Labels, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
-use crate::outbox;
 
-/// A deletion to be written down before its first message is sent.
+/// A deletion to be written down after its outbox was filled, and before its first message is sent.
 #[derive(Clone, Debug)]
 pub struct NewDeletion {
     /// Its id.
@@ -18,8 +17,8 @@ pub struct NewDeletion {
     pub sending_until: Timestamp,
     /// Duplicates that were left out of it.
     pub duplicates_removed: usize,
-    /// Its messages.
-    pub messages: Vec<Packed>,
+    /// How many keys each of its chunks has, in order.
+    pub chunk_keys: Vec<usize>,
     /// The caller's names and values.
     pub labels: Labels,
     /// The Idempotency-Key that it was requested with.
@@ -90,20 +89,12 @@ const RELEASE: &str = "UPDATE deletions SET sending_until = 0 WHERE id = ?1 AND 
 
 const MARK_ENQUEUED: &str = "UPDATE deletions SET enqueued_at = ?2 WHERE id = ?1 AND enqueued_at IS NULL";
 
-/// Writes the deletion down with its messages. False when another request with the same Idempotency-Key came first: nothing
-/// is left written then.
-///
-/// 1. *await* The messages, which belong to nobody yet. Stopped here, upkeep removes them.
-/// 2. *await* The deletion with its Idempotency-Key and its labels, all or nothing. From here on it is there as a whole.
+/// Writes the deletion down, whose messages are in its outbox, with its Idempotency-Key and its labels, all or nothing. False
+/// when another request with the same Idempotency-Key came first: nothing is written then.
 pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> Result<bool, LedgerError> {
     let id = Value::from(deletion.id.as_str());
     let requested_by = Value::from(deletion.requested_by.as_str());
     let key: Value = deletion.idempotency.as_ref().map(|idempotency| idempotency.key.as_str()).into();
-    let chunk_keys: Vec<usize> = deletion.messages.iter().map(|message| message.keys).collect();
-    // (1) Messages.
-    outbox::fill(database, &deletion.id, &deletion.messages).await?;
-
-    // (2) Deletion.
     let mut statements = Vec::new();
     if let Some(Idempotency { key, fingerprint }) = &deletion.idempotency {
         let parameters = [requested_by.clone(), key.as_str().into(), fingerprint.as_str().into(), id.clone()];
@@ -117,9 +108,9 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             deletion.requested_at.as_millis().into(),
             deletion.not_before.as_millis().into(),
             deletion.sending_until.as_millis().into(),
-            chunk_keys.iter().sum::<usize>().into(),
+            deletion.chunk_keys.iter().sum::<usize>().into(),
             deletion.duplicates_removed.into(),
-            json(&chunk_keys)?,
+            json(&deletion.chunk_keys)?,
             key,
             json(&deletion.labels)?,
         ],
@@ -128,11 +119,7 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
         statements.push(Statement::new(INSERT_LABELS, [id.clone()]));
     }
     statements.push(Statement::new(IS_WRITTEN, [id]));
-    let is_written = database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty());
-    if !is_written {
-        run(database, outbox::empty(&deletion.id)).await?;
-    }
-    Ok(is_written)
+    Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))
 }
 
 /// What this Idempotency-Key of this token has made before.

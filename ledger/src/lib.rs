@@ -39,6 +39,7 @@ pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
 pub use listing::{DeletionFilter, DeletionPage};
+pub use outbox::OUTBOX_PIECE_BYTES_MAX;
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]

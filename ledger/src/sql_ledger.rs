@@ -18,8 +18,31 @@ use crate::upkeep::{self, LostDeletion};
 ///
 /// Every call may have been carried out although it failed.
 pub trait ProducerLedger {
-    /// Writes a deletion down with its messages, before the first of them is sent. False when another request with the same
-    /// Idempotency-Key came first: nothing is written then.
+    /// Writes messages of a deletion that is not written down yet into its outbox: the row `piece`, from 0, that begins with the
+    /// chunk `first_chunk` and takes [`OUTBOX_PIECE_BYTES_MAX`](crate::OUTBOX_PIECE_BYTES_MAX). They belong to nobody until
+    /// [`admit_deletion`](Self::admit_deletion).
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn fill_outbox(
+        &self,
+        id: &DeletionId,
+        piece: usize,
+        first_chunk: u32,
+        bodies: &[String],
+    ) -> impl Future<Output = Result<(), LedgerError>>;
+
+    /// Removes the messages of a deletion that will not be written down. MUST NOT be called when
+    /// [`admit_deletion`](Self::admit_deletion) failed, because that may yet be carried out.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; upkeep removes them after a day.
+    fn discard_outbox(&self, id: &DeletionId) -> impl Future<Output = Result<(), LedgerError>>;
+
+    /// Writes a deletion down whose outbox is filled, before the first message is sent. False when another request with the
+    /// same Idempotency-Key came first: nothing is written then, and its outbox is to be discarded.
     ///
     /// # Errors
     ///
@@ -231,6 +254,20 @@ impl<D: Database> SqlLedger<D> {
 }
 
 impl<D: Database> ProducerLedger for SqlLedger<D> {
+    async fn fill_outbox(
+        &self,
+        id: &DeletionId,
+        piece: usize,
+        first_chunk: u32,
+        bodies: &[String],
+    ) -> Result<(), LedgerError> {
+        outbox::fill(&self.database, id, piece, first_chunk, bodies).await
+    }
+
+    async fn discard_outbox(&self, id: &DeletionId) -> Result<(), LedgerError> {
+        outbox::discard(&self.database, id).await
+    }
+
     async fn admit_deletion(&self, deletion: &NewDeletion) -> Result<bool, LedgerError> {
         admission::admit(&self.database, deletion).await
     }

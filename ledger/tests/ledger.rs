@@ -11,7 +11,7 @@ use ledger::{
 };
 use proptest::prelude::*;
 use protocol::{
-    ChunkRef, Counts, DeletionId, FailureCode, Packed, Positions, R2Error, State, Timestamp, UnreadableReason,
+    ChunkRef, Counts, DeletionId, FailureCode, Positions, R2Error, State, Timestamp, UnreadableReason,
 };
 
 const REQUESTED_AT: u64 = 1_763_930_000_000;
@@ -39,16 +39,12 @@ fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
         not_before: at(0),
         sending_until: at(LEASE_MS),
         duplicates_removed: 0,
-        messages: messages(chunk_keys),
+        chunk_keys: chunk_keys.to_vec(),
         idempotency: None,
         labels: protocol::Labels::default(),
     };
     assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
     ledger
-}
-
-fn messages(chunk_keys: &[usize]) -> Vec<Packed> {
-    chunk_keys.iter().enumerate().map(|(n, &keys)| Packed { body: format!("message {n}"), keys }).collect()
 }
 
 fn claim(ledger: &impl ConsumerLedger, token: &str, now: u64, chunk: &ChunkRef, keys: usize) -> ClaimReply {
@@ -312,7 +308,7 @@ fn failures_are_listed_in_pages_and_keep_every_byte_of_a_key() {
 }
 
 #[test]
-fn of_two_deletions_with_one_idempotency_key_only_the_first_leaves_anything() {
+fn of_two_deletions_with_one_idempotency_key_only_the_first_is_written() {
     let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
     let [first, second] = [1, 2].map(|random| NewDeletion {
         id: DeletionId::new(at(0), random),
@@ -321,36 +317,24 @@ fn of_two_deletions_with_one_idempotency_key_only_the_first_leaves_anything() {
         not_before: at(0),
         sending_until: at(LEASE_MS),
         duplicates_removed: 0,
-        messages: messages(&[2, 1]),
+        chunk_keys: vec![2, 1],
         labels: protocol::Labels::default(),
         idempotency: Some(Idempotency { key: "k".to_owned(), fingerprint: "body".to_owned() }),
     });
     assert!(block_on(ledger.admit_deletion(&first)).unwrap());
     assert!(!block_on(ledger.admit_deletion(&second)).unwrap());
     assert!(block_on(ledger.find_deletion(&second.id, at(1))).unwrap().is_none());
-    assert_eq!(block_on(ledger.read_outbox(&second.id, 0, None)).unwrap(), None);
-    let sent = block_on(ledger.read_outbox(&first.id, 0, None)).unwrap().unwrap();
-    assert_eq!(sent, ["message 0", "message 1"]);
     let earlier = block_on(ledger.find_idempotency_key("backend", "k")).unwrap().unwrap();
     assert_eq!((earlier.deletion, earlier.sending), (first.id, Sending::Held { until: at(LEASE_MS) }));
 }
 
 #[test]
-fn a_large_outbox_is_read_back_piece_by_piece_and_by_chunk() {
-    let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
-    let bodies: Vec<String> = (0..30).map(|n| format!("{n}{}", "m".repeat(120_000))).collect();
-    let deletion = NewDeletion {
-        id: id(),
-        requested_by: "backend".to_owned(),
-        requested_at: at(0),
-        not_before: at(0),
-        sending_until: at(0),
-        duplicates_removed: 0,
-        messages: bodies.iter().map(|body| Packed { body: body.clone(), keys: 1 }).collect(),
-        labels: protocol::Labels::default(),
-        idempotency: None,
-    };
-    assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
+fn an_outbox_is_read_back_piece_by_piece_and_by_chunk() {
+    let ledger = ledger(&[1; 30]);
+    let bodies: Vec<String> = (0..30).map(|n| format!("message {n}")).collect();
+    for (piece, some) in bodies.chunks(8).enumerate() {
+        block_on(ledger.fill_outbox(&id(), piece, 8 * u32::try_from(piece).unwrap(), some)).unwrap();
+    }
     let read = |wanted: Option<&BTreeSet<u32>>| -> Vec<String> {
         let piece = |piece| block_on(ledger.read_outbox(&id(), piece, wanted)).unwrap();
         (0..).map_while(piece).inspect(|piece| assert!(piece.len() <= 8)).flatten().collect()
@@ -358,6 +342,19 @@ fn a_large_outbox_is_read_back_piece_by_piece_and_by_chunk() {
     assert_eq!(read(None), bodies);
     let wanted = BTreeSet::from([0, 8, 29]);
     assert_eq!(read(Some(&wanted)), [&bodies[0], &bodies[8], &bodies[29]].map(Clone::clone));
+}
+
+#[test]
+fn only_the_messages_of_a_deletion_that_is_not_written_down_are_discarded() {
+    let ledger = ledger(&[1]);
+    let other = DeletionId::new(at(0), 8);
+    for id in [&id(), &other] {
+        block_on(ledger.fill_outbox(id, 0, 0, &["message 0".to_owned()])).unwrap();
+        block_on(ledger.discard_outbox(id)).unwrap();
+    }
+    assert_eq!(block_on(ledger.read_outbox(&other, 0, None)).unwrap(), None);
+    let kept = block_on(ledger.read_outbox(&id(), 0, None)).unwrap();
+    assert_eq!(kept, Some(vec!["message 0".to_owned()]));
 }
 
 /// One thing that may happen to a deletion of three chunks, in any order, any number of times.

@@ -62,10 +62,12 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
         duplicates_removed: 0,
         not_before: at(now),
         sending_until: at(now),
-        messages: ["first", "second"].map(|body| protocol::Packed { body: body.to_owned(), keys: 2 }).into(),
+        chunk_keys: vec![2, 2],
         idempotency: None,
         labels,
     };
+    let messages = ["first", "second"].map(str::to_owned);
+    block_on(ledger.fill_outbox(&id, 0, 0, &messages)).unwrap();
     assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
     let begin = |chunk| begin(ledger, &id, chunk, now);
     let cancel = || block_on(ledger.cancel_deletion(&id, at(now))).unwrap();

@@ -1,6 +1,6 @@
-use ledger::{NewDeletion, ProducerLedger};
+use ledger::{LedgerError, NewDeletion, ProducerLedger};
 use protocol::limits::REQUEST_BYTES_MAX;
-use protocol::{Counts, DeletionId, Event, RequestId, State, pack_keys};
+use protocol::{ChunkRef, Counts, DeletionId, Event, ObjectKey, RequestId, State};
 
 use crate::auth::Principal;
 use crate::body::DeletionRequest;
@@ -8,11 +8,12 @@ use crate::config::ProtectedPrefixes;
 use crate::host::Host;
 use crate::http::{Body, BodyError, Request, Response};
 use crate::idempotency::{self, SENDING_MS, replay};
+use crate::outbox::{FilledOutbox, OutboxWriter, discard};
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::read::release_sending;
 use crate::scope::check_keys;
-use crate::sending::{SendingError, send_all};
+use crate::sending::{SendingError, send_filled};
 use crate::view::DeletionView;
 
 /// `POST /v1/deletions`, from somebody who may.
@@ -23,8 +24,8 @@ use crate::view::DeletionView;
 ///    delete these keys: 403, and nothing is accepted either.
 /// 4. *await* With an Idempotency-Key that has been seen before, answer for what it has made: see
 ///    [`replay`](crate::idempotency::replay).
-/// 5. Pack the keys into messages.
-/// 6. *await* Write the deletion and its messages down: 503. From here on its chunks are known, and only they may be deleted.
+/// 5. *await* Pack the keys into messages, and write them into the outbox: 503. They belong to nobody yet.
+/// 6. *await* Write the deletion down: 503. From here on its chunks are known, and only they may be deleted.
 /// 7. *await* Send every message: 429 or 503. With an Idempotency-Key the next request with it goes on here. Without one the
 ///    caller will ask anew, so the rest is cancelled; what was sent may be carried out, which is what was asked for.
 /// 8. *await* Note that all are stored; as after a failed send when that fails.
@@ -69,33 +70,37 @@ pub(crate) async fn accept(
     // (5) Pack.
     let requested_at = host.now();
     let id = DeletionId::new(requested_at, host.random());
-    let packed = pack_keys(&id, 0, requested_at, &keys);
-    let (total, messages) = (keys.len(), packed.len());
+    let first_chunk = ChunkRef { deletion: id.clone(), generation: 0, chunk: 0 };
+    let total = keys.len();
+    let filled = fill(OutboxWriter::new(first_chunk, requested_at, ledger), &keys, host).await;
+    let filled = filled.map_err(|error| Problem::ledger(&error))?;
     drop(keys);
     drop(body);
 
     // (6) Write down.
+    let (not_before, messages) =
+        (requested_at.plus_millis(u64::from(delay_seconds) * 1_000), filled.chunk_keys.len());
     let deletion = NewDeletion {
         id: id.clone(),
         requested_by: principal.name().to_owned(),
         requested_at,
-        not_before: requested_at.plus_millis(u64::from(delay_seconds) * 1_000),
+        not_before,
         sending_until: requested_at.plus_millis(SENDING_MS),
         duplicates_removed,
-        messages: packed,
+        chunk_keys: filled.chunk_keys.clone(),
         labels,
         idempotency,
     };
     if !ledger.admit_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))? {
+        discard(&id, ledger, host).await;
         return Err(idempotency::in_progress());
     }
 
     // (7) Send, (8) note.
     let has_key = deletion.idempotency.is_some();
-    let bodies = deletion.messages.into_iter().map(|message| message.body).collect();
-    let sent = match send_all(bodies, delay_seconds, queue).await {
+    let sent = match send_filled(&id, filled, not_before, ledger, queue, host).await {
         Ok(()) => ledger.mark_enqueued(&id, host.now()).await.map_err(SendingError::Ledger),
-        Err(error) => Err(SendingError::Queue(error)),
+        Err(error) => Err(error),
     };
     if let Err(error) = sent {
         if has_key {
@@ -133,6 +138,24 @@ pub(crate) async fn accept(
     };
     let location = format!("/v1/deletions/{id}");
     Ok(Response::json(202, &view).with_header("Location", location).with_header("Retry-After", "1"))
+}
+
+async fn fill<L: ProducerLedger>(
+    mut outbox: OutboxWriter<'_, L>,
+    keys: &[ObjectKey<'_>],
+    host: &impl Host,
+) -> Result<FilledOutbox, LedgerError> {
+    let filled = async {
+        for key in keys {
+            outbox.push(key).await?;
+        }
+        outbox.finish().await
+    };
+    let filled = filled.await;
+    if filled.is_err() {
+        outbox.discard(host).await;
+    }
+    filled
 }
 
 fn check_media_type<B>(request: &Request<B>) -> Result<(), Problem> {

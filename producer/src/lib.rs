@@ -22,6 +22,7 @@ mod idempotency;
 mod labels;
 mod list;
 mod ndjson;
+mod outbox;
 mod page;
 mod problem;
 mod queue;

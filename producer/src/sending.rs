@@ -7,6 +7,7 @@ use protocol::limits::CONNECTIONS_MAX;
 use protocol::{DeletionId, QueueError, Timestamp, group_into_sends};
 
 use crate::host::Host;
+use crate::outbox::FilledOutbox;
 use crate::problem::Problem;
 use crate::queue::Queue;
 
@@ -34,11 +35,7 @@ const _: () = assert!(CONNECTIONS_MAX == 6);
 /// Sends messages of these bodies, in as few sends as they fit, [`CONNECTIONS_MAX`] at once.
 ///
 /// Six lanes take the next send each, rather than a stream that is polled concurrently: that was ten kilobytes of wasm.
-pub(crate) async fn send_all(
-    bodies: Vec<String>,
-    delay_seconds: u32,
-    queue: &impl Queue,
-) -> Result<(), QueueError> {
+async fn send_all(bodies: Vec<String>, delay_seconds: u32, queue: &impl Queue) -> Result<(), QueueError> {
     let sends = RefCell::new(group_into_sends(bodies).into_iter());
     let lane = async || {
         loop {
@@ -48,6 +45,31 @@ pub(crate) async fn send_all(
         }
     };
     try_join!(lane(), lane(), lane(), lane(), lane(), lane()).map(drop)
+}
+
+/// Sends what an outbox has just been filled with: what is not at hand any more is read back.
+pub(crate) async fn send_filled(
+    id: &DeletionId,
+    filled: FilledOutbox,
+    not_before: Timestamp,
+    ledger: &impl ProducerLedger,
+    queue: &impl Queue,
+    host: &impl Host,
+) -> Result<(), SendingError> {
+    let FilledOutbox { pieces, last, .. } = filled;
+    let send = async |bodies| {
+        let sent = send_all(bodies, delay_seconds(host.now(), not_before), queue).await;
+        sent.map_err(SendingError::Queue)
+    };
+    // The last first, so that it is out of memory while the others come.
+    send(last).await?;
+    for piece in 0..pieces - 1 {
+        let bodies = ledger.read_outbox(id, piece, None).await.map_err(SendingError::Ledger)?;
+        // It has been cancelled in the meantime, or it must not be said to be sent.
+        let missing = || LedgerError { cause: "a row of the outbox is missing".to_owned() };
+        send(bodies.ok_or_else(|| SendingError::Ledger(missing()))?).await?;
+    }
+    Ok(())
 }
 
 /// Sends what the outbox has of a deletion, of the chunks that are `wanted` or of all, in what is left of its undo window.

@@ -33,7 +33,7 @@ pub use id::{DeletionId, InvalidDeletionId, RequestId};
 pub use key::{InvalidKey, ObjectKey};
 pub use labels::Labels;
 pub use message::{ChunkMessage, ChunkRef, UnreadableReason};
-pub use pack::{Packed, group_into_sends, pack_keys};
+pub use pack::{Packed, Packer, group_into_sends, pack_keys};
 pub use positions::{InvalidPositions, Positions};
 pub use queue_error::{QueueError, QueueErrorClass};
 pub use r2_error::{R2Error, R2ErrorClass};

@@ -13,36 +13,62 @@ pub struct Packed {
     pub keys: usize,
 }
 
-/// Packs `keys` into as few messages as their order allows: each is closed at [`DELETE_KEYS_MAX`] keys, or when the next
-/// key would take it over [`MESSAGE_BODY_BYTES_MAX`] bytes as they are sent, escapes included.
+/// Packs keys into as few messages as their order allows: each is closed at [`DELETE_KEYS_MAX`] keys, or when the next key
+/// would take it over [`MESSAGE_BODY_BYTES_MAX`] bytes as they are sent, escapes included.
 ///
-/// `keys` must have no duplicates; the order is kept, chunk after chunk.
+/// A key at a time, so that neither the keys nor the messages of a request need be in memory together.
+#[derive(Clone, Debug)]
+pub struct Packer {
+    /// The chunk that the open message is of.
+    chunk: ChunkRef,
+    requested_at: Timestamp,
+    /// The message that takes keys, once there is one.
+    open: Option<Packed>,
+}
+
+impl Packer {
+    /// A packer whose first message is of this chunk, and each further one of the next.
+    pub fn new(first_chunk: ChunkRef, requested_at: Timestamp) -> Self {
+        Self { chunk: first_chunk, requested_at, open: None }
+    }
+
+    /// Takes in a key, which MUST NOT have been there before. Answers with the message that it had no room in, if one is
+    /// full.
+    pub fn push(&mut self, key: &ObjectKey<'_>) -> Option<Packed> {
+        let encoded = json_string(key);
+        let is_full = self.open.as_ref().is_some_and(|message| !has_room(message, &encoded));
+        let full = if is_full { self.finish() } else { None };
+        let head = || Packed { body: message_head(&self.chunk, self.requested_at), keys: 0 };
+        let message = self.open.get_or_insert_with(head);
+        if message.keys > 0 {
+            message.body.push(',');
+        }
+        message.body.push_str(&encoded);
+        message.keys += 1;
+        full
+    }
+
+    /// Closes the open message, the last as a rule; `None` when there is none. A further key begins the next.
+    pub fn finish(&mut self) -> Option<Packed> {
+        let mut message = self.open.take()?;
+        message.body.push_str(MESSAGE_TAIL);
+        self.chunk.chunk += 1;
+        Some(message)
+    }
+}
+
+/// Packs `keys`, which MUST have no duplicates, into messages from the chunk 0 on.
 pub fn pack_keys(
     deletion: &DeletionId,
     generation: u32,
     requested_at: Timestamp,
     keys: &[ObjectKey<'_>],
 ) -> Vec<Packed> {
-    let mut packed: Vec<Packed> = Vec::new();
-    let mut open: Option<Packed> = None;
-    for key in keys {
-        let encoded = json_string(key);
-        if let Some(full) = open.take_if(|message| !has_room(message, &encoded)) {
-            packed.push(close(full));
-        }
-        let message = open.get_or_insert_with(|| {
-            let chunk = u32::try_from(packed.len()).unwrap_or(u32::MAX);
-            let chunk = ChunkRef { deletion: deletion.clone(), generation, chunk };
-            Packed { body: message_head(&chunk, requested_at), keys: 0 }
-        });
-        if message.keys > 0 {
-            message.body.push(',');
-        }
-        message.body.push_str(&encoded);
-        message.keys += 1;
-    }
-    packed.extend(open.map(close));
-    packed
+    let first_chunk = ChunkRef { deletion: deletion.clone(), generation, chunk: 0 };
+    let mut packer = Packer::new(first_chunk, requested_at);
+    let mut messages: Vec<Packed> = keys.iter().filter_map(|key| packer.push(key)).collect();
+    messages.extend(packer.finish());
+    messages
 }
 
 /// Groups the bodies of messages, in order, into sends that the Queue takes: at most [`SEND_MESSAGES_MAX`] messages and
@@ -69,11 +95,6 @@ pub fn group_into_sends(bodies: Vec<String>) -> Vec<Vec<String>> {
 fn has_room(message: &Packed, encoded_key: &str) -> bool {
     let bytes = message.body.len() + 1 + encoded_key.len() + MESSAGE_TAIL.len();
     message.keys < DELETE_KEYS_MAX && bytes <= MESSAGE_BODY_BYTES_MAX
-}
-
-fn close(mut message: Packed) -> Packed {
-    message.body.push_str(MESSAGE_TAIL);
-    message
 }
 
 fn json_string(key: &ObjectKey<'_>) -> String {

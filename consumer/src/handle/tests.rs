@@ -43,7 +43,7 @@ impl<'a> World<'a> {
             not_before: host.now(),
             sending_until: host.now(),
             duplicates_removed: 0,
-            messages: packed.clone(),
+            chunk_keys: packed.iter().map(|message| message.keys).collect(),
             idempotency: None,
             labels: protocol::Labels::default(),
         };
