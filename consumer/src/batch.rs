@@ -2,8 +2,7 @@ use std::collections::BTreeSet;
 
 use ledger::{LedgerError, RecordReply, Settled, UnreadableMessage};
 use protocol::{
-    ChunkMessage, ChunkRef, Counts, Event, R2ErrorClass, RetryCause, State, Timestamp, UnreadableReason,
-    retry_delay_seconds,
+    ChunkMessage, ChunkRef, Event, R2ErrorClass, RetryCause, Timestamp, UnreadableReason, retry_delay_seconds,
 };
 
 use crate::delivery::{Body, Delivery};
@@ -123,17 +122,7 @@ impl<'a, H: Host> Batch<'a, H> {
             }
         }
         for finished in &reply.finished {
-            let counts =
-                Counts::derive(finished.total, finished.deleted, finished.skipped, finished.failed, false);
-            self.host.emit(&Event::DeletionFinished {
-                deletion: &finished.id,
-                state: State::derive(&counts, true, false),
-                total: finished.total,
-                deleted: finished.deleted,
-                skipped: finished.skipped,
-                failed: finished.failed,
-                duration_ms: self.host.now().millis_since(finished.requested_at),
-            });
+            self.host.emit(&finished.event(self.host.now()));
         }
         self.report_misconfiguration(worked);
         self.finish(worked, None, started_at)

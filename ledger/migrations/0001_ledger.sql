@@ -8,27 +8,43 @@ CREATE TABLE deletions (
     requested_at INTEGER NOT NULL,
     -- The end of the undo window: nothing is delivered before it.
     not_before INTEGER NOT NULL,
+    -- How often its failures have been redriven.
     generation INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL CHECK (total > 0),
-    duplicates_removed INTEGER NOT NULL,
-    -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
-    chunk_keys TEXT NOT NULL,
     -- JSON: the caller's names and values.
     labels TEXT NOT NULL DEFAULT '{}',
+    -- When the caller said that these are all its parts; NULL: more may come, and it cannot end.
+    sealed_at INTEGER,
+    cancelled_at INTEGER,
+    -- When the last key was decided; NULL again from a redrive to its end.
+    finished_at INTEGER
+) WITHOUT ROWID;
+
+-- The keys of a deletion, as they were brought: those of the request itself are part 0, those that are put one part after the
+-- other are parts 1, 2, …, those of a redrive are part 0 of its generation. A part's chunks are numbered from part * 1000.
+CREATE TABLE parts (
+    deletion TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
+    chunk_keys TEXT NOT NULL,
+    keys INTEGER NOT NULL CHECK (keys > 0),
+    duplicates_removed INTEGER NOT NULL,
+    -- Tells one body from another, for a part that is put again.
+    fingerprint TEXT,
+    -- The request that brought it; its messages are in the outbox under this id.
+    upload TEXT NOT NULL,
     -- Until when a request holds the sending of its messages for itself.
     sending_until INTEGER NOT NULL,
     -- When every message was stored in the Queue: only then is the caller told 202.
     enqueued_at INTEGER,
     -- When messages that seemed lost were last sent again.
     resent_at INTEGER,
-    cancelled_at INTEGER,
-    -- When the last key was decided. Never changes again.
-    finished_at INTEGER
+    PRIMARY KEY (deletion, generation, part)
 ) WITHOUT ROWID;
 
 -- What the listing walks, newest first, so that a page reads little more than what it shows. An id begins with the time,
--- so that its order is the order of the requests. None of this grows with the keys: a deletion of 100,000 keys writes 202
--- rows at least (itself and its end, and 100 chunks twice), and for the indexes:
+-- so that its order is the order of the requests. None of this grows with the keys: a deletion of 100,000 keys writes 204
+-- rows at least (itself and its end, its part and that it was sent, and 100 chunks twice), and for the indexes:
 --   deletions_by_principal   1, with the request
 --   deletions_open           2: in with the request, out with its end, be it finished or cancelled
 --   deletions_cancelled      1, if it is cancelled
@@ -56,15 +72,21 @@ CREATE TABLE idempotency_keys (
 ) WITHOUT ROWID;
 
 -- The messages of every deletion that is not over, as they were sent, so that sending can be finished and what the platform
--- has lost can be sent again. A row holds up to a megabyte of them: a million keys of 60 bytes take 64 rows.
+-- has lost can be sent again. A row holds up to a megabyte of them: a million keys of 60 bytes take 64 rows. They are there
+-- before their part is, under the id of the request that brings it, so that two requests for one part never mix; those
+-- that come to nothing are removed.
 CREATE TABLE outbox (
-    deletion TEXT NOT NULL,
+    upload TEXT NOT NULL,
     piece INTEGER NOT NULL,
+    -- The part that they are meant for.
+    deletion TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    part INTEGER NOT NULL,
     -- The number of the first message's chunk.
     first_chunk INTEGER NOT NULL,
     -- The messages, one a line: JSON has no line break of its own.
     messages TEXT NOT NULL,
-    PRIMARY KEY (deletion, piece)
+    PRIMARY KEY (upload, piece)
 ) WITHOUT ROWID;
 
 -- One row for each chunk that a consumer has begun; a chunk without one is queued.

@@ -1,8 +1,9 @@
 use protocol::{DeletionId, Labels, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
+use crate::part::{self, NewPart, PartRef, insert_part};
 
-/// A deletion to be written down after its outbox was filled, and before its first message is sent.
+/// A deletion to be written down before its first message is sent.
 #[derive(Clone, Debug)]
 pub struct NewDeletion {
     /// Its id.
@@ -13,12 +14,8 @@ pub struct NewDeletion {
     pub requested_at: Timestamp,
     /// When its undo window ends; the time of the request when it has none.
     pub not_before: Timestamp,
-    /// Until when the request holds the sending of its messages for itself.
-    pub sending_until: Timestamp,
-    /// Duplicates that were left out of it.
-    pub duplicates_removed: usize,
-    /// How many keys each of its chunks has, in order.
-    pub chunk_keys: Vec<usize>,
+    /// The keys that the request brings; `None` when they are to be put in parts.
+    pub part: Option<NewPart>,
     /// The caller's names and values.
     pub labels: Labels,
     /// The Idempotency-Key that it was requested with.
@@ -61,11 +58,14 @@ const CLAIM_KEY: &str = "\
 INSERT INTO idempotency_keys (requested_by, idempotency_key, fingerprint, deletion) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT DO NOTHING";
 
+/// ?7 is when it is sealed: at once, if the request brings its keys.
 const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys, labels)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?10
-WHERE ?9 IS NULL
-   OR (SELECT deletion FROM idempotency_keys WHERE requested_by = ?2 AND idempotency_key = ?9) = ?1";
+INSERT INTO deletions (id, requested_by, requested_at, not_before, labels, sealed_at)
+SELECT ?1, ?2, ?3, ?4, ?5, ?7
+WHERE ?6 IS NULL
+   OR (SELECT deletion FROM idempotency_keys WHERE requested_by = ?2 AND idempotency_key = ?6) = ?1";
+
+const INSERT_PART: &str = insert_part!("WHERE EXISTS (SELECT 1 FROM deletions WHERE id = ?1)");
 
 const INSERT_LABELS: &str = "\
 INSERT INTO labels (name, value, deletion)
@@ -75,22 +75,14 @@ ON CONFLICT DO NOTHING";
 const IS_WRITTEN: &str = "SELECT id FROM deletions WHERE id = ?1";
 
 const FIND_KEY: &str = "\
-SELECT k.deletion, k.fingerprint, d.sending_until,
-       d.enqueued_at IS NOT NULL OR d.cancelled_at IS NOT NULL OR d.finished_at IS NOT NULL AS done
+SELECT k.deletion, k.fingerprint, COALESCE(p.sending_until, 0) AS sending_until,
+       p.part IS NULL OR p.enqueued_at IS NOT NULL OR d.cancelled_at IS NOT NULL OR d.finished_at IS NOT NULL AS done
 FROM idempotency_keys AS k JOIN deletions AS d ON d.id = k.deletion
+LEFT JOIN parts AS p ON p.deletion = d.id AND p.generation = 0 AND p.part = 0
 WHERE k.requested_by = ?1 AND k.idempotency_key = ?2";
 
-const HOLD: &str = "\
-UPDATE deletions SET sending_until = ?3
-WHERE id = ?1 AND enqueued_at IS NULL AND cancelled_at IS NULL AND sending_until <= ?2
-RETURNING not_before";
-
-const RELEASE: &str = "UPDATE deletions SET sending_until = 0 WHERE id = ?1 AND enqueued_at IS NULL";
-
-const MARK_ENQUEUED: &str = "UPDATE deletions SET enqueued_at = ?2 WHERE id = ?1 AND enqueued_at IS NULL";
-
-/// Writes the deletion down, whose messages are in its outbox, with its Idempotency-Key and its labels, all or nothing. False
-/// when another request with the same Idempotency-Key came first: nothing is written then.
+/// Writes the deletion down with its Idempotency-Key, its labels and its part, whose messages are in the outbox already: all
+/// or nothing. False when another request with the same Idempotency-Key came first: nothing is written then.
 pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> Result<bool, LedgerError> {
     let id = Value::from(deletion.id.as_str());
     let requested_by = Value::from(deletion.requested_by.as_str());
@@ -100,6 +92,7 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
         let parameters = [requested_by.clone(), key.as_str().into(), fingerprint.as_str().into(), id.clone()];
         statements.push(Statement::new(CLAIM_KEY, parameters));
     }
+    let sealed_at = deletion.part.as_ref().map(|_| deletion.requested_at.as_millis());
     statements.push(Statement::new(
         INSERT,
         [
@@ -107,14 +100,15 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             requested_by,
             deletion.requested_at.as_millis().into(),
             deletion.not_before.as_millis().into(),
-            deletion.sending_until.as_millis().into(),
-            deletion.chunk_keys.iter().sum::<usize>().into(),
-            deletion.duplicates_removed.into(),
-            json(&deletion.chunk_keys)?,
-            key,
             json(&deletion.labels)?,
+            key,
+            sealed_at.into(),
         ],
     ));
+    if let Some(part) = &deletion.part {
+        let values = part::values(&PartRef::request(&deletion.id), part, None)?;
+        statements.push(Statement::new(INSERT_PART, values));
+    }
     if !deletion.labels.is_empty() {
         statements.push(Statement::new(INSERT_LABELS, [id.clone()]));
     }
@@ -130,37 +124,6 @@ pub(crate) async fn find_key(
 ) -> Result<Option<EarlierRequest>, LedgerError> {
     let statement = Statement::new(FIND_KEY, [requested_by.into(), key.into()]);
     run(database, statement).await?.first().map(read_earlier).transpose()
-}
-
-/// Takes over the sending of a deletion's messages, from a request that died over it: answers with the end of the undo
-/// window, or with `None` when somebody else is at it, or when there is nothing to send.
-pub(crate) async fn hold(
-    database: &impl Database,
-    id: &DeletionId,
-    now: Timestamp,
-    until: Timestamp,
-) -> Result<Option<Timestamp>, LedgerError> {
-    let parameters = [id.as_str().into(), now.as_millis().into(), until.as_millis().into()];
-    run(database, Statement::new(HOLD, parameters))
-        .await?
-        .first()
-        .map(|row| row.time("not_before"))
-        .transpose()
-}
-
-/// Lets the next request with the same Idempotency-Key take over at once.
-pub(crate) async fn release(database: &impl Database, id: &DeletionId) -> Result<(), LedgerError> {
-    run(database, Statement::new(RELEASE, [id.as_str().into()])).await.map(drop)
-}
-
-/// Every message of the deletion is stored in the Queue.
-pub(crate) async fn mark_enqueued(
-    database: &impl Database,
-    id: &DeletionId,
-    now: Timestamp,
-) -> Result<(), LedgerError> {
-    let statement = Statement::new(MARK_ENQUEUED, [id.as_str().into(), now.as_millis().into()]);
-    run(database, statement).await.map(drop)
 }
 
 fn read_earlier(row: &Row) -> Result<EarlierRequest, LedgerError> {

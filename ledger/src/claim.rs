@@ -1,3 +1,4 @@
+use protocol::limits::PART_CHUNKS_MAX;
 use protocol::{ChunkRef, Positions, R2Error, Timestamp, UnreadableReason};
 use serde::Serialize;
 
@@ -60,14 +61,17 @@ pub struct Grant {
 #[derive(Debug)]
 pub struct Settled(pub(crate) ());
 
+// The statements below divide a chunk's number by it, to find its part.
+const _: () = assert!(PART_CHUNKS_MAX == 1_000);
+
 const CLAIM: &str = "\
 INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)
 SELECT d.id, r.value ->> 'generation', r.value ->> 'chunk', r.value ->> 'keys', ?2, ?3, ?4
 FROM json_each(?1) AS r
 JOIN deletions AS d ON d.id = r.value ->> 'deletion'
+JOIN parts AS p ON p.deletion = d.id AND p.generation = r.value ->> 'generation' AND p.part = (r.value ->> 'chunk') / 1000
 WHERE d.cancelled_at IS NULL
-  AND d.generation = r.value ->> 'generation'
-  AND json_extract(d.chunk_keys, '$[' || (r.value ->> 'chunk') || ']') = r.value ->> 'keys'
+  AND json_extract(p.chunk_keys, '$[' || ((r.value ->> 'chunk') % 1000) || ']') = r.value ->> 'keys'
 ON CONFLICT (deletion, generation, chunk) DO UPDATE
 SET claimed_by = excluded.claimed_by, claimed_until = excluded.claimed_until
 WHERE chunks.finished_at IS NULL AND chunks.claimed_until <= ?4";
@@ -75,12 +79,12 @@ WHERE chunks.finished_at IS NULL AND chunks.claimed_until <= ?4";
 const READ_CLAIMS: &str = "\
 SELECT d.id IS NOT NULL AS known,
        d.cancelled_at IS NOT NULL AS cancelled,
-       d.generation = r.value ->> 'generation'
-           AND json_extract(d.chunk_keys, '$[' || (r.value ->> 'chunk') || ']') = r.value ->> 'keys' AS in_deletion,
+       json_extract(p.chunk_keys, '$[' || ((r.value ->> 'chunk') % 1000) || ']') IS r.value ->> 'keys' AS in_deletion,
        c.claimed_by, c.claimed_until, c.deleted, c.skipped, c.failed, c.undecided, c.last_r2_code,
        c.finished_at IS NOT NULL AS finished
 FROM json_each(?1) AS r
 LEFT JOIN deletions AS d ON d.id = r.value ->> 'deletion'
+LEFT JOIN parts AS p ON p.deletion = d.id AND p.generation = r.value ->> 'generation' AND p.part = (r.value ->> 'chunk') / 1000
 LEFT JOIN chunks AS c ON c.deletion = d.id
     AND c.generation = r.value ->> 'generation' AND c.chunk = r.value ->> 'chunk'
 ORDER BY r.key";

@@ -1,6 +1,7 @@
-use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Labels, Progress, State, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
+use crate::outbox;
 
 /// A deletion as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,19 +48,20 @@ pub struct ErrorCount {
 const CANCEL: &str = "\
 UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL AND finished_at IS NULL";
 
-/// What is cancelled is never sent again.
-const EMPTY_OUTBOX: &str = "\
-DELETE FROM outbox
-WHERE deletion = ?1 AND (SELECT cancelled_at FROM deletions WHERE id = ?1) IS NOT NULL";
-
 const FIND: &str = "\
 SELECT d.id, d.labels,
-       d.requested_by, d.requested_at, d.not_before, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
-       json_array_length(d.chunk_keys) AS messages,
+       d.requested_by, d.requested_at, d.not_before, d.generation, d.sealed_at, d.cancelled_at, d.finished_at,
+       COALESCE(p.total, 0) AS total, COALESCE(p.duplicates_removed, 0) AS duplicates_removed,
+       COALESCE(p.messages, 0) AS messages,
        COUNT(c.chunk) AS begun, MIN(c.begun_at) AS started_at, MAX(c.recorded_at) AS recorded_at,
        COALESCE(SUM(c.deleted), 0) AS deleted, COALESCE(SUM(c.skipped), 0) AS skipped,
-       COALESCE(SUM(c.failed), 0) AS failed, COALESCE(SUM(c.claimed_until > ?2), 0) AS in_flight
-FROM deletions AS d LEFT JOIN chunks AS c ON c.deletion = d.id
+       COALESCE(SUM(c.failed), 0) - COALESCE(p.redriven, 0) AS failed, COALESCE(SUM(c.claimed_until > ?2), 0) AS in_flight
+FROM deletions AS d
+LEFT JOIN (
+    SELECT deletion, SUM(CASE generation WHEN 0 THEN keys END) AS total, SUM(CASE generation WHEN 0 THEN 0 ELSE keys END) AS redriven,
+           SUM(duplicates_removed) AS duplicates_removed, SUM(json_array_length(chunk_keys)) AS messages
+    FROM parts WHERE deletion IN (SELECT value FROM json_each(?1)) GROUP BY deletion) AS p ON p.deletion = d.id
+LEFT JOIN chunks AS c ON c.deletion = d.id
 WHERE d.id IN (SELECT value FROM json_each(?1)) GROUP BY d.id ORDER BY d.id DESC";
 
 const ERRORS: &str = "\
@@ -73,8 +75,7 @@ pub(crate) async fn cancel(
     now: Timestamp,
 ) -> Result<(), LedgerError> {
     let cancel = Statement::new(CANCEL, [id.as_str().into(), now.as_millis().into()]);
-    let empty_outbox = Statement::new(EMPTY_OUTBOX, [id.as_str().into()]);
-    database.batch(vec![cancel, empty_outbox]).await.map(drop)
+    database.batch(vec![cancel, outbox::empty(json(&[id])?)]).await.map(drop)
 }
 
 pub(crate) async fn find(
@@ -103,15 +104,19 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
     let id = row.text("id")?;
     let errors = errors.iter().filter(|error| error.text("deletion") == Ok(id)).map(read_error);
     let cancelled_at = row.time_if_any("cancelled_at")?;
-    let (cancel, in_flight) = (cancelled_at.is_some(), row.number::<u64>("in_flight")?);
+    let progress = Progress {
+        accepting: row.time_if_any("sealed_at")?.is_none(),
+        begun: row.number::<u64>("begun")? > 0,
+        cancelled: cancelled_at.is_some(),
+    };
     let counts = Counts::derive(
         row.number("total")?,
         row.number("deleted")?,
         row.number("skipped")?,
         row.number("failed")?,
-        cancel && in_flight == 0,
+        progress.cancelled && row.number::<u64>("in_flight")? == 0,
     );
-    let state = State::derive(&counts, row.number::<u64>("begun")? > 0, cancel);
+    let state = State::derive(&counts, progress);
     // A cancelled deletion ends when the last chunk that was in flight is recorded, or at once.
     let finished_at = match state {
         State::Cancelled => cancelled_at.max(row.time_if_any("recorded_at")?),

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use protocol::{DeletionId, FailureCode, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, run};
+use crate::redrive::FailureFilter;
 
 /// A key that ended undeleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,12 @@ pub struct FailureCursor {
     generation: u64,
     chunk: u64,
     position: u64,
+}
+
+impl FailureCursor {
+    pub(crate) fn parameters(self) -> [Value; 3] {
+        [self.generation.into(), self.chunk.into(), self.position.into()]
+    }
 }
 
 impl fmt::Display for FailureCursor {
@@ -53,24 +60,22 @@ const LIST: &str = "\
 SELECT generation, chunk, position, key_json, code, attempts, failed_at
 FROM failures
 WHERE deletion = ?1 AND (?2 IS NULL OR (generation, chunk, position) > (?2, ?3, ?4))
+  AND (?6 IS NULL OR code = ?6) AND (?7 IS NULL OR failed_at < ?7)
 ORDER BY generation, chunk, position LIMIT ?5";
 
-/// At most `limit` failures of a deletion that come after `after`.
+/// At most `limit` failures of a deletion that come after `after` and that the filter lets through.
 pub(crate) async fn list(
     database: &impl Database,
     deletion: &DeletionId,
+    filter: FailureFilter,
     after: Option<FailureCursor>,
     limit: usize,
 ) -> Result<Vec<FailureRecord>, LedgerError> {
-    let after: [Value; 3] = match after {
-        Some(FailureCursor { generation, chunk, position }) => {
-            [generation.into(), chunk.into(), position.into()]
-        }
-        None => [Value::Null, Value::Null, Value::Null],
-    };
+    let after = after.map_or([Value::Null, Value::Null, Value::Null], FailureCursor::parameters);
     let mut parameters = vec![deletion.as_str().into()];
     parameters.extend(after);
     parameters.push(limit.into());
+    parameters.extend(filter.parameters());
     run(database, Statement::new(LIST, parameters)).await?.iter().map(read_record).collect()
 }
 

@@ -20,7 +20,9 @@ mod deletion;
 mod failure;
 mod listing;
 mod outbox;
+mod part;
 mod record;
+mod redrive;
 mod row;
 mod sql_ledger;
 #[cfg(feature = "sqlite")]
@@ -39,11 +41,13 @@ pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
 pub use listing::{DeletionFilter, DeletionPage};
-pub use outbox::OUTBOX_PIECE_BYTES_MAX;
+pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
+pub use part::{NewPart, PartRef};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
+pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
 pub use stats::{LedgerStats, UnfinishedDeletion};
 pub use unreadable::{UnreadableMessage, UnreadableRecord};
-pub use upkeep::LostDeletion;
+pub use upkeep::LostPart;

@@ -50,6 +50,7 @@ macro_rules! listing {
       SELECT 1 FROM json_each(?3) AS asked
       WHERE NOT EXISTS (SELECT 1 FROM labels AS l WHERE l.name = asked.key AND l.value = asked.value AND l.deletion = d.id))
   AND CASE ?4
+      WHEN 'accepting' THEN d.finished_at IS NULL AND d.cancelled_at IS NULL AND d.sealed_at IS NULL
       WHEN 'queued' THEN d.finished_at IS NULL AND d.cancelled_at IS NULL
       WHEN 'running' THEN d.finished_at IS NULL AND d.cancelled_at IS NULL
           AND EXISTS (SELECT 1 FROM chunks AS c WHERE c.deletion = d.id)
@@ -105,7 +106,7 @@ pub(crate) async fn list(
     let DeletionFilter { requested_by, state, labels } = filter;
     let sql = match (state, requested_by) {
         _ if !labels.is_empty() => LABELLED,
-        (Some(State::Queued | State::Running), _) => OPEN,
+        (Some(State::Accepting | State::Queued | State::Running), _) => OPEN,
         (Some(State::Cancelling | State::Cancelled), _) => CANCELLED,
         (Some(State::Failed), _) => FAILED,
         (_, Some(_)) => OF_PRINCIPAL,

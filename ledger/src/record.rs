@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
 
-use protocol::{ChunkRef, DeletionId, FailureCode, Positions, R2Error, Timestamp};
+use protocol::{
+    ChunkRef, Counts, DeletionId, Event, FailureCode, Positions, Progress, R2Error, State, Timestamp,
+};
 use serde::Serialize;
 
 use crate::claim::{Grant, Settled};
-use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows};
+use crate::outbox;
 use crate::unreadable::{UnreadableMessage, keep_message};
 
 /// Everything that one invocation has to write down, in one write.
@@ -62,16 +65,29 @@ pub struct RecordReply {
 pub struct FinishedDeletion {
     /// The deletion.
     pub id: DeletionId,
+    /// How often it had been redriven.
+    pub generation: u32,
     /// When it was requested.
     pub requested_at: Timestamp,
-    /// Keys accepted.
-    pub total: u64,
-    /// Keys confirmed absent.
-    pub deleted: u64,
-    /// Keys kept by the fence.
-    pub skipped: u64,
-    /// Keys that ended undeleted.
-    pub failed: u64,
+    /// What became of its keys.
+    pub counts: Counts,
+}
+
+impl FinishedDeletion {
+    /// What the log says of it.
+    pub fn event(&self, now: Timestamp) -> Event<'_> {
+        let Counts { total, deleted, skipped, failed, .. } = self.counts;
+        Event::DeletionFinished {
+            deletion: &self.id,
+            generation: self.generation,
+            state: State::derive(&self.counts, Progress { begun: true, ..Progress::default() }),
+            total,
+            deleted,
+            skipped,
+            failed,
+            duration_ms: now.millis_since(self.requested_at),
+        }
+    }
 }
 
 impl ChunkOutcome {
@@ -140,17 +156,26 @@ RETURNING deletion, generation, chunk";
 
 const FINISH_DELETIONS: &str = "\
 UPDATE deletions SET finished_at = ?2
-WHERE id IN (SELECT value FROM json_each(?1)) AND finished_at IS NULL
-  AND total = (SELECT SUM(deleted + skipped + failed) FROM chunks WHERE deletion = id)
-RETURNING id, requested_at, total,
+WHERE id IN (SELECT value FROM json_each(?1)) AND finished_at IS NULL AND sealed_at IS NOT NULL
+  AND (SELECT SUM(keys) FROM parts WHERE deletion = id)
+    = (SELECT SUM(deleted + skipped + failed) FROM chunks WHERE deletion = id)
+RETURNING id, generation, requested_at,
+    (SELECT SUM(keys) FROM parts WHERE deletion = id AND generation = 0) AS total,
     (SELECT SUM(deleted) FROM chunks WHERE deletion = id) AS deleted,
-    (SELECT SUM(skipped) FROM chunks WHERE deletion = id) AS skipped,
-    (SELECT SUM(failed) FROM chunks WHERE deletion = id) AS failed";
+    (SELECT SUM(skipped) FROM chunks WHERE deletion = id) AS skipped";
 
-/// What is over is never sent again.
-const EMPTY_OUTBOX: &str = "\
-DELETE FROM outbox WHERE deletion IN
-    (SELECT id FROM deletions WHERE id IN (SELECT value FROM json_each(?1)) AND finished_at IS NOT NULL)";
+/// Ends those deletions of `ids`, a JSON list, whose keys are all there and all decided, and gives up what was kept to send
+/// them again. [`read_finished`] reads the answer.
+pub(crate) fn finish(ids: &Value, now: Timestamp) -> [Statement; 2] {
+    [Statement::new(FINISH_DELETIONS, [ids.clone(), now.as_millis().into()]), outbox::empty(ids.clone())]
+}
+
+/// The deletions that the statements of [`finish`] have ended.
+pub(crate) fn read_finished(
+    answer: &mut impl Iterator<Item = Vec<Row>>,
+) -> Result<Vec<FinishedDeletion>, LedgerError> {
+    next_rows(answer)?.iter().map(read_finished_deletion).collect()
+}
 
 /// Records everything of the batch in one transaction. Running it again changes nothing: the claims are given back.
 pub(crate) async fn record(
@@ -168,8 +193,7 @@ pub(crate) async fn record(
     let wire: Vec<WireOutcome<'_>> = outcomes.iter().map(WireOutcome::from).collect();
     let ids: BTreeSet<&str> = wire.iter().map(|outcome| outcome.deletion).collect();
     statements.push(Statement::new(RECORD_CHUNKS, [json(&wire)?, token.as_str().into(), now_ms.into()]));
-    statements.push(Statement::new(FINISH_DELETIONS, [json(&ids)?, now_ms.into()]));
-    statements.push(Statement::new(EMPTY_OUTBOX, [json(&ids)?]));
+    statements.extend(finish(&json(&ids)?, *now));
 
     let mut answer = database.batch(statements).await?.into_iter().skip(before_chunks);
     read_reply(batch, &mut answer)
@@ -203,7 +227,7 @@ fn read_reply(
     Ok(RecordReply {
         outcomes: batch.outcomes.iter().map(settled).collect(),
         unreadable: batch.unreadable.iter().map(|_| Settled(())).collect(),
-        finished: next_rows(answer)?.iter().map(read_finished).collect::<Result<_, _>>()?,
+        finished: read_finished(answer)?,
     })
 }
 
@@ -259,13 +283,13 @@ fn read_chunk(row: &Row) -> Result<ChunkRef, LedgerError> {
     })
 }
 
-fn read_finished(row: &Row) -> Result<FinishedDeletion, LedgerError> {
+fn read_finished_deletion(row: &Row) -> Result<FinishedDeletion, LedgerError> {
+    let (total, deleted, skipped) = (row.number("total")?, row.number("deleted")?, row.number("skipped")?);
     Ok(FinishedDeletion {
         id: row.parsed("id")?,
+        generation: row.number("generation")?,
         requested_at: row.time("requested_at")?,
-        total: row.number("total")?,
-        deleted: row.number("deleted")?,
-        skipped: row.number("skipped")?,
-        failed: row.number("failed")?,
+        // Every key is decided, so what is neither deleted nor skipped has failed.
+        counts: Counts::derive(total, deleted, skipped, total.saturating_sub(deleted + skipped), false),
     })
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use protocol::{DeletionId, Timestamp};
+use protocol::{DeletionId, RequestId, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
 use crate::claim::{self, ClaimBatch, ClaimReply};
@@ -8,41 +8,35 @@ use crate::database::{Database, LedgerError, Statement};
 use crate::deletion::{self, DeletionRecord};
 use crate::failure::{self, FailureCursor, FailureRecord};
 use crate::listing::{self, DeletionFilter, DeletionPage};
-use crate::outbox;
+use crate::outbox::{self, OutboxPiece};
+use crate::part::{self, PartRef};
 use crate::record::{self, RecordBatch, RecordReply};
+use crate::redrive::{self, FailureFilter, NewRedrive, RedrivableDeletion};
 use crate::stats::{self, LedgerStats};
 use crate::unreadable::{self, UnreadableRecord};
-use crate::upkeep::{self, LostDeletion};
+use crate::upkeep::{self, LostPart};
 
 /// What the producer needs of the ledger.
 ///
 /// Every call may have been carried out although it failed.
 pub trait ProducerLedger {
-    /// Writes messages of a deletion that is not written down yet into its outbox: the row `piece`, from 0, that begins with the
-    /// chunk `first_chunk` and takes [`OUTBOX_PIECE_BYTES_MAX`](crate::OUTBOX_PIECE_BYTES_MAX). They belong to nobody until
-    /// [`admit_deletion`](Self::admit_deletion).
+    /// Writes messages into the outbox, of a part that is not written down yet. They belong to nobody until it is.
     ///
     /// # Errors
     ///
     /// [`LedgerError`].
-    fn fill_outbox(
-        &self,
-        id: &DeletionId,
-        piece: usize,
-        first_chunk: u32,
-        bodies: &[String],
-    ) -> impl Future<Output = Result<(), LedgerError>>;
+    fn fill_outbox(&self, piece: &OutboxPiece<'_>) -> impl Future<Output = Result<(), LedgerError>>;
 
-    /// Removes the messages of a deletion that will not be written down. MUST NOT be called when
-    /// [`admit_deletion`](Self::admit_deletion) failed, because that may yet be carried out.
+    /// Removes the messages that a request has brought for nothing; those of a part that it has brought stay. MUST NOT be
+    /// called when the writing down of its part failed, because that may yet be carried out.
     ///
     /// # Errors
     ///
     /// [`LedgerError`]; upkeep removes them after a day.
-    fn discard_outbox(&self, id: &DeletionId) -> impl Future<Output = Result<(), LedgerError>>;
+    fn discard_outbox(&self, upload: &RequestId) -> impl Future<Output = Result<(), LedgerError>>;
 
-    /// Writes a deletion down whose outbox is filled, before the first message is sent. False when another request with the
-    /// same Idempotency-Key came first: nothing is written then, and its outbox is to be discarded.
+    /// Writes a deletion down, before the first of its messages is sent. False when another request with the same
+    /// Idempotency-Key came first: nothing is written then.
     ///
     /// # Errors
     ///
@@ -60,15 +54,15 @@ pub trait ProducerLedger {
         key: &str,
     ) -> impl Future<Output = Result<Option<EarlierRequest>, LedgerError>>;
 
-    /// Takes over the sending of a deletion's messages until `until`: answers with the end of its undo window, or with `None`
-    /// when somebody else is at it or there is nothing to send.
+    /// Takes over the sending of a part's messages until `until`: answers with the end of the undo window, or with `None` when
+    /// somebody else is at it or there is nothing to send.
     ///
     /// # Errors
     ///
     /// [`LedgerError`].
     fn hold_sending(
         &self,
-        id: &DeletionId,
+        part: &PartRef,
         now: Timestamp,
         until: Timestamp,
     ) -> impl Future<Output = Result<Option<Timestamp>, LedgerError>>;
@@ -78,17 +72,16 @@ pub trait ProducerLedger {
     /// # Errors
     ///
     /// [`LedgerError`].
-    fn release_sending(&self, id: &DeletionId) -> impl Future<Output = Result<(), LedgerError>>;
+    fn release_sending(&self, part: &PartRef) -> impl Future<Output = Result<(), LedgerError>>;
 
-    /// Every message of the deletion is stored in the Queue.
+    /// Every message of the part is stored in the Queue.
     ///
     /// # Errors
     ///
     /// [`LedgerError`].
-    fn mark_enqueued(&self, id: &DeletionId, now: Timestamp)
-    -> impl Future<Output = Result<(), LedgerError>>;
+    fn mark_enqueued(&self, part: &PartRef, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
 
-    /// The messages in one row of a deletion's outbox, from 0, of those chunks that `wanted` has, or of all; `None` past the
+    /// The messages in one row of a part's outbox, from 0, of those chunks that `wanted` has, or of all; `None` past the
     /// last row.
     ///
     /// # Errors
@@ -96,12 +89,12 @@ pub trait ProducerLedger {
     /// [`LedgerError`].
     fn read_outbox(
         &self,
-        id: &DeletionId,
+        part: &PartRef,
         piece: usize,
         wanted: Option<&BTreeSet<u32>>,
     ) -> impl Future<Output = Result<Option<Vec<String>>, LedgerError>>;
 
-    /// Cancels the deletions that were requested before `before` and never accepted. Answers with how many.
+    /// Cancels the deletions that were requested before `before` and never accepted, or never sealed. Answers with how many.
     ///
     /// # Errors
     ///
@@ -112,7 +105,7 @@ pub trait ProducerLedger {
         now: Timestamp,
     ) -> impl Future<Output = Result<usize, LedgerError>>;
 
-    /// At most `limit` deletions that are not over although all their messages were sent before `before`, oldest first.
+    /// At most `limit` parts that are not decided although all their messages were sent before `before`, oldest first.
     ///
     /// # Errors
     ///
@@ -122,14 +115,14 @@ pub trait ProducerLedger {
         before: Timestamp,
         now: Timestamp,
         limit: usize,
-    ) -> impl Future<Output = Result<Vec<LostDeletion>, LedgerError>>;
+    ) -> impl Future<Output = Result<Vec<LostPart>, LedgerError>>;
 
-    /// Messages of the deletion have been sent again.
+    /// Messages of the part have been sent again.
     ///
     /// # Errors
     ///
     /// [`LedgerError`].
-    fn mark_resent(&self, id: &DeletionId, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
+    fn mark_resent(&self, part: &PartRef, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
 
     /// Removes at most `limit` deletions that ended before `before`, or before `failed_before` when some key failed.
     ///
@@ -190,7 +183,7 @@ pub trait ProducerLedger {
         now: Timestamp,
     ) -> impl Future<Output = Result<LedgerStats, LedgerError>>;
 
-    /// At most `limit` failures of a deletion that come after `after`.
+    /// At most `limit` failures of a deletion that come after `after` and that the filter lets through.
     ///
     /// # Errors
     ///
@@ -198,9 +191,30 @@ pub trait ProducerLedger {
     fn list_failures(
         &self,
         id: &DeletionId,
+        filter: FailureFilter,
         after: Option<FailureCursor>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<FailureRecord>, LedgerError>>;
+
+    /// Turns failures of a deletion that is over into a part of its next generation, all or nothing, before the first of its
+    /// messages is sent. False when another redrive came first, or when the deletion is not over: nothing is changed then.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn admit_redrive(&self, redrive: &NewRedrive) -> impl Future<Output = Result<bool, LedgerError>>;
+
+    /// At most `limit` deletions that are over and have failures that the filter lets through, oldest first. It reads every
+    /// failure that is kept: what a person asks for, not a backend.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn list_redrivable(
+        &self,
+        filter: FailureFilter,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<RedrivableDeletion>, LedgerError>>;
 
     /// At most `limit` messages that could not be read, by id, that come after the message `after`.
     ///
@@ -254,18 +268,12 @@ impl<D: Database> SqlLedger<D> {
 }
 
 impl<D: Database> ProducerLedger for SqlLedger<D> {
-    async fn fill_outbox(
-        &self,
-        id: &DeletionId,
-        piece: usize,
-        first_chunk: u32,
-        bodies: &[String],
-    ) -> Result<(), LedgerError> {
-        outbox::fill(&self.database, id, piece, first_chunk, bodies).await
+    async fn fill_outbox(&self, piece: &OutboxPiece<'_>) -> Result<(), LedgerError> {
+        outbox::write(&self.database, piece).await
     }
 
-    async fn discard_outbox(&self, id: &DeletionId) -> Result<(), LedgerError> {
-        outbox::discard(&self.database, id).await
+    async fn discard_outbox(&self, upload: &RequestId) -> Result<(), LedgerError> {
+        outbox::discard(&self.database, upload).await
     }
 
     async fn admit_deletion(&self, deletion: &NewDeletion) -> Result<bool, LedgerError> {
@@ -282,28 +290,28 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
 
     async fn hold_sending(
         &self,
-        id: &DeletionId,
+        part: &PartRef,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Timestamp>, LedgerError> {
-        admission::hold(&self.database, id, now, until).await
+        part::hold(&self.database, part, now, until).await
     }
 
-    async fn release_sending(&self, id: &DeletionId) -> Result<(), LedgerError> {
-        admission::release(&self.database, id).await
+    async fn release_sending(&self, part: &PartRef) -> Result<(), LedgerError> {
+        part::release(&self.database, part).await
     }
 
-    async fn mark_enqueued(&self, id: &DeletionId, now: Timestamp) -> Result<(), LedgerError> {
-        admission::mark_enqueued(&self.database, id, now).await
+    async fn mark_enqueued(&self, part: &PartRef, now: Timestamp) -> Result<(), LedgerError> {
+        part::mark_enqueued(&self.database, part, now).await
     }
 
     async fn read_outbox(
         &self,
-        id: &DeletionId,
+        part: &PartRef,
         piece: usize,
         wanted: Option<&BTreeSet<u32>>,
     ) -> Result<Option<Vec<String>>, LedgerError> {
-        outbox::read(&self.database, id, piece, wanted).await
+        outbox::read(&self.database, part, piece, wanted).await
     }
 
     async fn cancel_abandoned(&self, before: Timestamp, now: Timestamp) -> Result<usize, LedgerError> {
@@ -315,12 +323,12 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         before: Timestamp,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<LostDeletion>, LedgerError> {
+    ) -> Result<Vec<LostPart>, LedgerError> {
         upkeep::lost(&self.database, before, now, limit).await
     }
 
-    async fn mark_resent(&self, id: &DeletionId, now: Timestamp) -> Result<(), LedgerError> {
-        upkeep::mark_resent(&self.database, id, now).await
+    async fn mark_resent(&self, part: &PartRef, now: Timestamp) -> Result<(), LedgerError> {
+        upkeep::mark_resent(&self.database, part, now).await
     }
 
     async fn remove_expired(
@@ -361,10 +369,23 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
     async fn list_failures(
         &self,
         id: &DeletionId,
+        filter: FailureFilter,
         after: Option<FailureCursor>,
         limit: usize,
     ) -> Result<Vec<FailureRecord>, LedgerError> {
-        failure::list(&self.database, id, after, limit).await
+        failure::list(&self.database, id, filter, after, limit).await
+    }
+
+    async fn admit_redrive(&self, redrive: &NewRedrive) -> Result<bool, LedgerError> {
+        redrive::admit(&self.database, redrive).await
+    }
+
+    async fn list_redrivable(
+        &self,
+        filter: FailureFilter,
+        limit: usize,
+    ) -> Result<Vec<RedrivableDeletion>, LedgerError> {
+        redrive::list(&self.database, filter, limit).await
     }
 
     async fn list_unreadable(

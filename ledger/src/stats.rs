@@ -1,4 +1,4 @@
-use protocol::{Counts, DeletionId, State, Timestamp};
+use protocol::{Counts, DeletionId, Progress, State, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, next_rows};
 use crate::deletion::{ErrorCount, read_error};
@@ -30,16 +30,19 @@ pub struct UnfinishedDeletion {
 /// Groups alike deletions, so that one answer has a row for each way a deletion can stand, and `State::derive` says which
 /// state that is. It reads every deletion and chunk that is kept: what a person or a monitor asks for, not a backend.
 const GROUPS: &str = "\
-SELECT begun, cancel, in_flight, COUNT(*) AS deletions, SUM(total) AS total,
+SELECT accepting, begun, cancelled, in_flight, COUNT(*) AS deletions, SUM(total) AS total,
        SUM(deleted) AS deleted, SUM(skipped) AS skipped, SUM(failed) AS failed
 FROM (
-    SELECT d.total, d.cancelled_at IS NOT NULL AS cancel, COUNT(c.chunk) > 0 AS begun,
+    SELECT d.sealed_at IS NULL AS accepting, d.cancelled_at IS NOT NULL AS cancelled, COUNT(c.chunk) > 0 AS begun,
+           COALESCE((SELECT SUM(keys) FROM parts WHERE deletion = d.id AND generation = 0), 0) AS total,
            COALESCE(SUM(c.deleted), 0) AS deleted, COALESCE(SUM(c.skipped), 0) AS skipped,
-           COALESCE(SUM(c.failed), 0) AS failed, COALESCE(SUM(c.claimed_until > ?2), 0) > 0 AS in_flight
+           COALESCE(SUM(c.failed), 0)
+               - COALESCE((SELECT SUM(keys) FROM parts WHERE deletion = d.id AND generation > 0), 0) AS failed,
+           COALESCE(SUM(c.claimed_until > ?2), 0) > 0 AS in_flight
     FROM deletions AS d LEFT JOIN chunks AS c ON c.deletion = d.id
     WHERE ?1 IS NULL OR d.requested_by = ?1
     GROUP BY d.id)
-GROUP BY begun, cancel, in_flight, total > deleted + skipped + failed, failed > 0";
+GROUP BY accepting, begun, cancelled, in_flight, total > deleted + skipped + failed, failed > 0";
 
 /// The first that is open, or that is cancelled with a chunk in flight.
 const OLDEST_UNFINISHED: &str = "\
@@ -112,9 +115,13 @@ pub(crate) async fn read(
 /// The state of each deletion of a group, and the counts of all. OK because a state depends on which counts are zero, and
 /// in a group the same are.
 fn derive(group: &Row) -> Result<(State, Counts), LedgerError> {
-    let cancel = group.is("cancel")?;
-    let closed = cancel && !group.is("in_flight")?;
+    let progress = Progress {
+        accepting: group.is("accepting")?,
+        begun: group.is("begun")?,
+        cancelled: group.is("cancelled")?,
+    };
+    let closed = progress.cancelled && !group.is("in_flight")?;
     let keys = |column| group.number(column);
     let counts = Counts::derive(keys("total")?, keys("deleted")?, keys("skipped")?, keys("failed")?, closed);
-    Ok((State::derive(&counts, group.is("begun")?, cancel), counts))
+    Ok((State::derive(&counts, progress), counts))
 }

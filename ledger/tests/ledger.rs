@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, Grant, Idempotency,
-    NewDeletion, ProducerLedger, RecordBatch, RecordReply, Sending, SqlLedger, SqliteDatabase,
-    UnreadableMessage,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter, Grant,
+    Idempotency, NewDeletion, NewPart, NewRedrive, OutboxPiece, PartRef, ProducerLedger, RecordBatch,
+    RecordReply, Sending, SqlLedger, SqliteDatabase, UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
-    ChunkRef, Counts, DeletionId, FailureCode, Positions, R2Error, State, Timestamp, UnreadableReason,
+    ChunkRef, Counts, DeletionId, FailureCode, Positions, R2Error, RequestId, State, Timestamp,
+    UnreadableReason,
 };
 
 const REQUESTED_AT: u64 = 1_763_930_000_000;
@@ -37,14 +38,31 @@ fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
         requested_by: "backend".to_owned(),
         requested_at: at(0),
         not_before: at(0),
-        sending_until: at(LEASE_MS),
-        duplicates_removed: 0,
-        chunk_keys: chunk_keys.to_vec(),
+        part: Some(part(7, chunk_keys)),
         idempotency: None,
         labels: protocol::Labels::default(),
     };
     assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
     ledger
+}
+
+/// A part that the request of this number brings.
+fn part(request: u128, chunk_keys: &[usize]) -> NewPart {
+    NewPart {
+        upload: upload(request),
+        chunk_keys: chunk_keys.to_vec(),
+        duplicates_removed: 0,
+        sending_until: at(LEASE_MS),
+    }
+}
+
+fn upload(request: u128) -> RequestId {
+    RequestId::new(at(0), request)
+}
+
+fn fill(ledger: &impl ProducerLedger, upload: &RequestId, part: &PartRef, piece: usize, messages: &[String]) {
+    let first_chunk = part.first_chunk() + 8 * u32::try_from(piece).unwrap();
+    block_on(ledger.fill_outbox(&OutboxPiece { upload, part, piece, first_chunk, messages })).unwrap();
 }
 
 fn claim(ledger: &impl ConsumerLedger, token: &str, now: u64, chunk: &ChunkRef, keys: usize) -> ClaimReply {
@@ -94,7 +112,8 @@ fn a_deletion_walks_from_queued_to_its_end_and_is_told_finished_once() {
     let reply = record(&ledger, "b", 40, vec![ChunkOutcome::new(second, [], vec![locked(0)], None, 1)]);
     assert!(reply.outcomes[0].is_some());
     assert_eq!(reply.finished.len(), 1);
-    assert_eq!((reply.finished[0].deleted, reply.finished[0].failed), (2, 1));
+    let Counts { deleted, failed, .. } = reply.finished[0].counts;
+    assert_eq!((deleted, failed), (2, 1));
 
     let found = block_on(ledger.find_deletion(&id(), at(50))).unwrap().unwrap();
     assert_eq!(found.state, State::Failed);
@@ -104,7 +123,7 @@ fn a_deletion_walks_from_queued_to_its_end_and_is_told_finished_once() {
         (found.errors[0].code, found.errors[0].r2_code),
         (Some(FailureCode::ObjectLocked), Some(10069))
     );
-    let failures = block_on(ledger.list_failures(&id(), None, 10)).unwrap();
+    let failures = block_on(ledger.list_failures(&id(), FailureFilter::default(), None, 10)).unwrap();
     assert_eq!((failures[0].key_json.as_str(), failures[0].attempts), ("\"k0\"", 1));
 }
 
@@ -128,7 +147,7 @@ fn a_record_after_the_claim_was_lost_changes_nothing_and_settles_nothing() {
     let late = ChunkOutcome::new(slow, [0], vec![locked(1)], None, 1);
     assert!(record(&ledger, "slow", LEASE_MS + 1, vec![late.clone()]).outcomes[0].is_none());
     assert_eq!(counts(&ledger, LEASE_MS + 1).0.pending, 2);
-    assert!(block_on(ledger.list_failures(&id(), None, 10)).unwrap().is_empty());
+    assert!(block_on(ledger.list_failures(&id(), FailureFilter::default(), None, 10)).unwrap().is_empty());
 
     assert!(
         record(&ledger, "quick", LEASE_MS + 2, vec![ChunkOutcome::new(quick, [0, 1], vec![], None, 1)])
@@ -299,7 +318,7 @@ fn failures_are_listed_in_pages_and_keep_every_byte_of_a_key() {
     let mut listed = Vec::new();
     let mut after = None;
     loop {
-        let page = block_on(ledger.list_failures(&id(), after, 300)).unwrap();
+        let page = block_on(ledger.list_failures(&id(), FailureFilter::default(), after, 300)).unwrap();
         let Some(last) = page.last() else { break };
         after = Some(last.cursor);
         listed.extend(page.into_iter().map(|failure| failure.key_json));
@@ -315,9 +334,7 @@ fn of_two_deletions_with_one_idempotency_key_only_the_first_is_written() {
         requested_by: "backend".to_owned(),
         requested_at: at(0),
         not_before: at(0),
-        sending_until: at(LEASE_MS),
-        duplicates_removed: 0,
-        chunk_keys: vec![2, 1],
+        part: Some(part(random, &[2, 1])),
         labels: protocol::Labels::default(),
         idempotency: Some(Idempotency { key: "k".to_owned(), fingerprint: "body".to_owned() }),
     });
@@ -333,10 +350,10 @@ fn an_outbox_is_read_back_piece_by_piece_and_by_chunk() {
     let ledger = ledger(&[1; 30]);
     let bodies: Vec<String> = (0..30).map(|n| format!("message {n}")).collect();
     for (piece, some) in bodies.chunks(8).enumerate() {
-        block_on(ledger.fill_outbox(&id(), piece, 8 * u32::try_from(piece).unwrap(), some)).unwrap();
+        fill(&ledger, &upload(7), &PartRef::request(&id()), piece, some);
     }
     let read = |wanted: Option<&BTreeSet<u32>>| -> Vec<String> {
-        let piece = |piece| block_on(ledger.read_outbox(&id(), piece, wanted)).unwrap();
+        let piece = |piece| block_on(ledger.read_outbox(&PartRef::request(&id()), piece, wanted)).unwrap();
         (0..).map_while(piece).inspect(|piece| assert!(piece.len() <= 8)).flatten().collect()
     };
     assert_eq!(read(None), bodies);
@@ -345,62 +362,146 @@ fn an_outbox_is_read_back_piece_by_piece_and_by_chunk() {
 }
 
 #[test]
-fn only_the_messages_of_a_deletion_that_is_not_written_down_are_discarded() {
+fn only_messages_that_were_brought_for_nothing_are_discarded() {
     let ledger = ledger(&[1]);
-    let other = DeletionId::new(at(0), 8);
-    for id in [&id(), &other] {
-        block_on(ledger.fill_outbox(id, 0, 0, &["message 0".to_owned()])).unwrap();
-        block_on(ledger.discard_outbox(id)).unwrap();
+    let part = PartRef::request(&id());
+    for request in [7, 8] {
+        fill(&ledger, &upload(request), &part, 0, &[format!("message of {request}")]);
     }
-    assert_eq!(block_on(ledger.read_outbox(&other, 0, None)).unwrap(), None);
-    let kept = block_on(ledger.read_outbox(&id(), 0, None)).unwrap();
-    assert_eq!(kept, Some(vec!["message 0".to_owned()]));
+    for request in [7, 8] {
+        block_on(ledger.discard_outbox(&upload(request))).unwrap();
+    }
+    let kept = block_on(ledger.read_outbox(&part, 0, None)).unwrap();
+    assert_eq!(kept, Some(vec!["message of 7".to_owned()]));
+    // The other's are gone, so that they could be written again.
+    fill(&ledger, &upload(8), &part, 0, &["message of 8".to_owned()]);
+}
+
+/// What a redrive of the deletion as it is now would do, with its first `limit` failures.
+fn redrive(ledger: &impl ProducerLedger, request: u128, limit: usize) -> Option<NewRedrive> {
+    let found = block_on(ledger.find_deletion(&id(), at(0))).unwrap().unwrap();
+    let failures = block_on(ledger.list_failures(&id(), FailureFilter::default(), None, limit)).unwrap();
+    Some(NewRedrive {
+        deletion: id(),
+        generation: found.generation + 1,
+        filter: FailureFilter::default(),
+        last: failures.last()?.cursor,
+        part: part(request, &[failures.len()]),
+    })
+}
+
+/// A ledger with a deletion of three keys of which two have failed.
+fn failed_ledger() -> SqlLedger<SqliteDatabase> {
+    let ledger = ledger(&[3]);
+    let grant = granted(claim(&ledger, "a", 0, &chunk(0), 3));
+    let slow = FailedKey { code: FailureCode::AttemptsExhausted, error: None, ..locked(2) };
+    record(&ledger, "a", 1, vec![ChunkOutcome::new(grant, [0], vec![locked(1), slow], None, 1)]);
+    assert_eq!(counts(&ledger, 1).1, State::Failed);
+    ledger
+}
+
+#[test]
+fn a_redrive_opens_the_deletion_again_and_its_counts_stay_whole() {
+    let ledger = failed_ledger();
+    assert!(block_on(ledger.admit_redrive(&redrive(&ledger, 1, 10).unwrap())).unwrap());
+    assert_eq!(
+        counts(&ledger, 2),
+        (Counts { total: 3, pending: 2, deleted: 1, ..Counts::default() }, State::Running)
+    );
+    assert!(redrive(&ledger, 2, 10).is_none(), "no failure is left");
+    // A late delivery of the first generation's message.
+    assert!(matches!(claim(&ledger, "late", 2, &chunk(0), 3), ClaimReply::NothingToDo(_)));
+
+    let again = ChunkRef { generation: 1, ..chunk(0) };
+    let grant = granted(claim(&ledger, "b", 3, &again, 2));
+    let reply = record(&ledger, "b", 4, vec![ChunkOutcome::new(grant, [0, 1], vec![], None, 1)]);
+    assert_eq!((reply.finished.len(), reply.finished[0].generation), (1, 1));
+    assert_eq!(counts(&ledger, 5), (Counts { total: 3, deleted: 3, ..Counts::default() }, State::Succeeded));
+}
+
+#[test]
+fn a_redrive_by_code_leaves_the_other_failures_as_they_are() {
+    let ledger = failed_ledger();
+    let filter = FailureFilter { code: Some(FailureCode::AttemptsExhausted), failed_before: Some(at(2)) };
+    let redrivable = block_on(ledger.list_redrivable(filter, 10)).unwrap();
+    assert_eq!((redrivable.len(), redrivable[0].failures), (1, 1));
+    let earlier = FailureFilter { failed_before: Some(at(1)), ..filter };
+    assert!(block_on(ledger.list_redrivable(earlier, 10)).unwrap().is_empty());
+
+    let all = redrive(&ledger, 1, 10).unwrap();
+    assert!(block_on(ledger.admit_redrive(&NewRedrive { filter, part: part(1, &[1]), ..all })).unwrap());
+    let expected = Counts { total: 3, pending: 1, deleted: 1, failed: 1, ..Counts::default() };
+    assert_eq!(counts(&ledger, 2), (expected, State::Running));
+    let left = block_on(ledger.list_failures(&id(), FailureFilter::default(), None, 10)).unwrap();
+    assert_eq!(
+        left.iter().map(|failure| failure.code).collect::<Vec<_>>(),
+        [Some(FailureCode::ObjectLocked)]
+    );
+    assert!(block_on(ledger.list_redrivable(FailureFilter::default(), 10)).unwrap().is_empty(), "it is open");
+}
+
+#[test]
+fn of_two_redrives_at_once_one_comes_first_and_the_other_changes_nothing() {
+    let ledger = failed_ledger();
+    let [first, second] = [1, 2].map(|request| redrive(&ledger, request, 10).unwrap());
+    assert!(block_on(ledger.admit_redrive(&first)).unwrap());
+    assert!(!block_on(ledger.admit_redrive(&second)).unwrap());
+    assert!(block_on(ledger.admit_redrive(&first)).unwrap(), "an answer that was lost is given again");
+    assert_eq!(counts(&ledger, 2).0, Counts { total: 3, pending: 2, deleted: 1, ..Counts::default() });
 }
 
 /// One thing that may happen to a deletion of three chunks, in any order, any number of times.
 #[derive(Clone, Debug)]
 enum Step {
-    Claim { by: usize, chunk: u32 },
+    Claim { by: usize, chunk: usize },
     Record { by: usize, deleted: Vec<usize>, failed: Vec<usize> },
     RecordAgain { by: usize },
     Wait,
     Cancel,
+    PlanRedrive { by: usize, limit: usize },
+    Redrive { by: usize },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let positions = || prop::collection::vec(0_usize..6, 0..5);
     let step = prop_oneof![
-        4 => (0_usize..3, 0_u32..3).prop_map(|(by, chunk)| Step::Claim { by, chunk }),
-        4 => (0_usize..3, positions(), positions()).prop_map(|(by, deleted, failed)| Step::Record { by, deleted, failed }),
-        1 => (0_usize..3).prop_map(|by| Step::RecordAgain { by }),
-        1 => Just(Step::Wait),
+        8 => (0_usize..3, 0_usize..100).prop_map(|(by, chunk)| Step::Claim { by, chunk }),
+        8 => (0_usize..3, positions(), positions()).prop_map(|(by, deleted, failed)| Step::Record { by, deleted, failed }),
+        2 => (0_usize..3).prop_map(|by| Step::RecordAgain { by }),
+        2 => Just(Step::Wait),
         1 => Just(Step::Cancel),
+        2 => (0_usize..3, 1_usize..4).prop_map(|(by, limit)| Step::PlanRedrive { by, limit }),
+        2 => (0_usize..3).prop_map(|by| Step::Redrive { by }),
     ];
-    prop::collection::vec(step, 1..60)
+    prop::collection::vec(step, 1..100)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever the order of claims, records, repeats, expiries and a cancellation: the counts add up after every step,
-    /// what is deleted or failed never becomes less, a final deletion never changes, and no chunk has two holders.
+    /// Whatever the order of claims, records, repeats, expiries, redrives and a cancellation: the counts add up after every
+    /// step, what is deleted never becomes less, what failed only by a redrive, a final deletion changes by nothing else, and
+    /// no chunk has two holders.
     #[test]
     fn counts_add_up_and_never_go_back_whatever_happens(steps in steps()) {
         const CHUNK_KEYS: [usize; 3] = [5, 1, 3];
         let ledger = ledger(&CHUNK_KEYS);
+        let mut chunks: Vec<(ChunkRef, usize)> = (0..).map(chunk).zip(CHUNK_KEYS).collect();
         let mut now = 0;
         // Three invocations at a time, each claim with a token of its own.
         let mut held: [Option<(Grant, u64, String)>; 3] = [None, None, None];
         let mut last: [Option<(ChunkOutcome, String)>; 3] = [None, None, None];
-        let (mut before, mut finished) = (counts(&ledger, now).0, 0);
+        let mut planned: [Option<NewRedrive>; 3] = [None, None, None];
+        let (mut before, mut finished, mut redrives) = (counts(&ledger, now).0, 0, 0);
         let mut final_counts = None;
         for step in steps {
             now += 1;
+            let mut redriven = 0;
             match step {
-                Step::Claim { by, chunk: number } => {
+                Step::Claim { by, chunk } => {
                     let token = format!("{by} at {now}");
-                    let reply = claim(&ledger, &token, now, &chunk(number), CHUNK_KEYS[number as usize]);
-                    if let ClaimReply::Granted(grant) = reply {
+                    let (chunk, keys) = &chunks[chunk % chunks.len()];
+                    if let ClaimReply::Granted(grant) = claim(&ledger, &token, now, chunk, *keys) {
                         let in_other_hands = |(other, until, _): &&(Grant, u64, String)| {
                             other.chunk == grant.chunk && *until > now
                         };
@@ -423,13 +524,25 @@ proptest! {
                 }
                 Step::Wait => now += LEASE_MS,
                 Step::Cancel => block_on(ledger.cancel_deletion(&id(), at(now))).unwrap(),
+                Step::PlanRedrive { by, limit } => planned[by] = redrive(&ledger, u128::from(now), limit),
+                Step::Redrive { by } => {
+                    if let Some(redrive) = planned[by].take() && block_on(ledger.admit_redrive(&redrive)).unwrap() {
+                        prop_assert!(final_counts.take().is_some(), "it was over");
+                        redriven = redrive.part.keys() as u64;
+                        redrives += 1;
+                        chunks.push((ChunkRef { generation: redrive.generation, ..chunk(0) }, redrive.part.keys()));
+                    }
+                }
             }
             let (after, state) = counts(&ledger, now);
             let Counts { total, pending, deleted, skipped, failed, cancelled } = after;
             prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
             prop_assert_eq!(total, 9);
-            prop_assert!(deleted >= before.deleted && failed >= before.failed);
-            let listed = block_on(ledger.list_failures(&id(), None, 100)).unwrap().len();
+            prop_assert!(deleted >= before.deleted && failed + redriven >= before.failed);
+            if redriven > 0 {
+                prop_assert_eq!((pending, failed), (redriven, before.failed - redriven));
+            }
+            let listed = block_on(ledger.list_failures(&id(), FailureFilter::default(), None, 100)).unwrap().len();
             prop_assert_eq!(listed as u64, failed);
             if let Some(end) = final_counts {
                 prop_assert_eq!(after, end);
@@ -439,9 +552,9 @@ proptest! {
             }
             before = after;
         }
-        prop_assert!(finished <= 1);
+        prop_assert!(finished <= 1 + redrives);
         if matches!(counts(&ledger, now).1, State::Succeeded | State::Failed) {
-            prop_assert_eq!(finished, 1);
+            prop_assert_eq!(finished, 1 + redrives);
         }
     }
 }

@@ -4,11 +4,12 @@
 use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, DeletionFilter, DeletionRecord,
-    FailedKey, NewDeletion, ProducerLedger, RecordBatch, SqlLedger, SqliteDatabase, UnreadableMessage,
+    FailedKey, FailureFilter, NewDeletion, NewPart, NewRedrive, OutboxPiece, PartRef, ProducerLedger,
+    RecordBatch, SqlLedger, SqliteDatabase, UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
-    ChunkRef, Counts, DeletionId, FailureCode, Labels, R2Error, State, Timestamp, UnreadableReason,
+    ChunkRef, Counts, DeletionId, FailureCode, Labels, R2Error, RequestId, State, Timestamp, UnreadableReason,
 };
 
 const LEASE_MS: u64 = 1_000;
@@ -39,9 +40,13 @@ enum Course {
     Cancelled,
     Cancelling,
     CancelledTooLate,
+    Redriven,
+    RedrivenToItsEnd,
+    Accepting,
+    NeverSealed,
 }
 
-const COURSES: [Course; 8] = [
+const COURSES: [Course; 12] = [
     Course::Queued,
     Course::Running,
     Course::HalfFailed,
@@ -50,34 +55,56 @@ const COURSES: [Course; 8] = [
     Course::Cancelled,
     Course::Cancelling,
     Course::CancelledTooLate,
+    Course::Redriven,
+    Course::RedrivenToItsEnd,
+    Course::Accepting,
+    Course::NeverSealed,
 ];
 
 /// Puts a deletion into the ledger that was requested at `now` and has gone that way.
 fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Course) {
     let id = DeletionId::new(at(now), u128::from(now));
+    let upload = RequestId::new(at(now), u128::from(now));
     let deletion = NewDeletion {
         id: id.clone(),
         requested_by: requested_by.to_owned(),
         requested_at: at(now),
-        duplicates_removed: 0,
         not_before: at(now),
-        sending_until: at(now),
-        chunk_keys: vec![2, 2],
+        part: match course {
+            Course::Accepting | Course::NeverSealed => None,
+            _ => Some(NewPart {
+                upload: upload.clone(),
+                chunk_keys: vec![2, 2],
+                duplicates_removed: 0,
+                sending_until: at(now),
+            }),
+        },
         idempotency: None,
         labels,
     };
-    let messages = ["first", "second"].map(str::to_owned);
-    block_on(ledger.fill_outbox(&id, 0, 0, &messages)).unwrap();
+    let (part, messages) = (PartRef::request(&id), ["first", "second"].map(str::to_owned));
+    let piece = OutboxPiece { upload: &upload, part: &part, piece: 0, first_chunk: 0, messages: &messages };
+    block_on(ledger.fill_outbox(&piece)).unwrap();
     assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
-    let begin = |chunk| begin(ledger, &id, chunk, now);
+    let begin_of =
+        |generation, chunk| begin(ledger, ChunkRef { deletion: id.clone(), generation, chunk }, now);
+    let begin = |chunk| begin_of(0, chunk);
     let cancel = || block_on(ledger.cancel_deletion(&id, at(now))).unwrap();
     match course {
-        Course::Queued => {}
+        Course::Queued | Course::Accepting => {}
         Course::Running => drop(begin(0)),
         Course::HalfFailed => begin(1)(1),
         Course::Succeeded => [0, 1].into_iter().for_each(|chunk| begin(chunk)(0)),
         Course::Failed => [0, 1].into_iter().for_each(|chunk| begin(chunk)(2)),
-        Course::Cancelled => cancel(),
+        Course::Cancelled | Course::NeverSealed => cancel(),
+        Course::Redriven | Course::RedrivenToItsEnd => {
+            begin(0)(1);
+            begin(1)(2);
+            redrive(ledger, &id, now);
+            if matches!(course, Course::RedrivenToItsEnd) {
+                begin_of(1, 0)(1);
+            }
+        }
         Course::Cancelling => {
             let in_flight = begin(0);
             cancel();
@@ -93,10 +120,23 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
     }
 }
 
+/// Sends two of three failures again.
+fn redrive(ledger: &Ledger, id: &DeletionId, now: u64) {
+    let failures = block_on(ledger.list_failures(id, FailureFilter::default(), None, 2)).unwrap();
+    let upload = RequestId::new(at(now), u128::MAX - u128::from(now));
+    let redrive = NewRedrive {
+        deletion: id.clone(),
+        generation: 1,
+        filter: FailureFilter::default(),
+        last: failures.last().unwrap().cursor,
+        part: NewPart { upload, chunk_keys: vec![2], duplicates_removed: 0, sending_until: at(now) },
+    };
+    assert!(block_on(ledger.admit_redrive(&redrive)).unwrap());
+}
+
 /// Claims a chunk; what it returns records it, with that many keys failed.
-fn begin<'a>(ledger: &'a Ledger, id: &DeletionId, chunk: u32, now: u64) -> impl FnOnce(usize) + 'a {
-    let chunk = ChunkRef { deletion: id.clone(), generation: 0, chunk };
-    let token = format!("{id} {}", chunk.chunk);
+fn begin(ledger: &Ledger, chunk: ChunkRef, now: u64) -> impl FnOnce(usize) + '_ {
+    let token = format!("{chunk:?}");
     let requests = vec![ClaimRequest { chunk, keys: 2 }];
     let batch = ClaimBatch { token: token.clone(), now: at(now), until: at(now + LEASE_MS), requests };
     let ClaimReply::Granted(grant) = block_on(ledger.claim(&batch)).unwrap().remove(0) else { panic!() };
@@ -187,7 +227,7 @@ proptest! {
     /// themselves, newest first, and the totals are the sums over them.
     #[test]
     fn lists_and_totals_say_what_the_deletions_say(
-        deletions in prop::collection::vec((0_usize..8, 0_usize..2, 0_usize..3, 0_usize..2), 0..14),
+        deletions in prop::collection::vec((0..COURSES.len(), 0_usize..2, 0_usize..3, 0_usize..2), 0..14),
         limit in 1_usize..5,
         later in prop::sample::select(vec![0, LEASE_MS]),
     ) {

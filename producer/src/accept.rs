@@ -1,6 +1,6 @@
-use ledger::{LedgerError, NewDeletion, ProducerLedger};
+use ledger::{LedgerError, NewDeletion, NewPart, PartRef, ProducerLedger};
 use protocol::limits::REQUEST_BYTES_MAX;
-use protocol::{ChunkRef, Counts, DeletionId, Event, ObjectKey, RequestId, State};
+use protocol::{Counts, DeletionId, Event, ObjectKey, RequestId, State};
 
 use crate::auth::Principal;
 use crate::body::DeletionRequest;
@@ -70,9 +70,9 @@ pub(crate) async fn accept(
     // (5) Pack.
     let requested_at = host.now();
     let id = DeletionId::new(requested_at, host.random());
-    let first_chunk = ChunkRef { deletion: id.clone(), generation: 0, chunk: 0 };
+    let part = PartRef::request(&id);
     let total = keys.len();
-    let filled = fill(OutboxWriter::new(first_chunk, requested_at, ledger), &keys, host).await;
+    let filled = fill(OutboxWriter::new(request_id, &part, requested_at, ledger), &keys, host).await;
     let filled = filled.map_err(|error| Problem::ledger(&error))?;
     drop(keys);
     drop(body);
@@ -85,26 +85,29 @@ pub(crate) async fn accept(
         requested_by: principal.name().to_owned(),
         requested_at,
         not_before,
-        sending_until: requested_at.plus_millis(SENDING_MS),
-        duplicates_removed,
-        chunk_keys: filled.chunk_keys.clone(),
+        part: Some(NewPart {
+            upload: request_id.clone(),
+            chunk_keys: filled.chunk_keys.clone(),
+            duplicates_removed,
+            sending_until: requested_at.plus_millis(SENDING_MS),
+        }),
         labels,
         idempotency,
     };
     if !ledger.admit_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))? {
-        discard(&id, ledger, host).await;
+        discard(request_id, ledger, host).await;
         return Err(idempotency::in_progress());
     }
 
     // (7) Send, (8) note.
     let has_key = deletion.idempotency.is_some();
-    let sent = match send_filled(&id, filled, not_before, ledger, queue, host).await {
-        Ok(()) => ledger.mark_enqueued(&id, host.now()).await.map_err(SendingError::Ledger),
+    let sent = match send_filled(&part, filled, not_before, ledger, queue, host).await {
+        Ok(()) => ledger.mark_enqueued(&part, host.now()).await.map_err(SendingError::Ledger),
         Err(error) => Err(error),
     };
     if let Err(error) = sent {
         if has_key {
-            release_sending(&id, ledger, host).await;
+            release_sending(&part, ledger, host).await;
         } else if let Err(error) = ledger.cancel_deletion(&id, host.now()).await {
             host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
         }

@@ -1,4 +1,4 @@
-use ledger::{EarlierRequest, Idempotency, ProducerLedger, Sending};
+use ledger::{EarlierRequest, Idempotency, PartRef, ProducerLedger, Sending};
 use sha2::{Digest, Sha256};
 
 use crate::auth::Principal;
@@ -80,16 +80,16 @@ pub(crate) async fn replay(
         Sending::Held { until } if until > host.now() => return Err(in_progress()),
         // (4) Given up.
         Sending::Held { .. } => {
-            let now = host.now();
-            let held = ledger.hold_sending(&id, now, now.plus_millis(SENDING_MS)).await;
+            let (now, part) = (host.now(), PartRef::request(&id));
+            let held = ledger.hold_sending(&part, now, now.plus_millis(SENDING_MS)).await;
             let not_before = held.map_err(|error| Problem::ledger(&error))?.ok_or_else(in_progress)?;
-            let sent = send_outbox(&id, None, not_before, ledger, queue, host).await;
+            let sent = send_outbox(&part, None, not_before, ledger, queue, host).await;
             let noted = match sent {
-                Ok(_) => ledger.mark_enqueued(&id, host.now()).await.map_err(SendingError::Ledger),
+                Ok(_) => ledger.mark_enqueued(&part, host.now()).await.map_err(SendingError::Ledger),
                 Err(error) => Err(error),
             };
             if let Err(error) = noted {
-                read::release_sending(&id, ledger, host).await;
+                read::release_sending(&part, ledger, host).await;
                 return Err(error.into_problem(host.now()));
             }
         }

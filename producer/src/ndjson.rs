@@ -1,4 +1,4 @@
-use ledger::{FailureCursor, LedgerError, ProducerLedger};
+use ledger::{FailureCursor, FailureFilter, LedgerError, ProducerLedger};
 use protocol::{DeletionId, Event, Log};
 
 use crate::http::{Response, ResponseBody};
@@ -64,7 +64,8 @@ impl FailurePages {
         after: Option<FailureCursor>,
         ledger: &impl ProducerLedger,
     ) -> Result<Option<String>, LedgerError> {
-        let found = ledger.list_failures(&self.deletion, after, FAILURES_AT_ONCE).await?;
+        let found =
+            ledger.list_failures(&self.deletion, FailureFilter::default(), after, FAILURES_AT_ONCE).await?;
         let mut lines = String::new();
         for failure in &found {
             let line = FailureView::new(failure).and_then(|view| serde_json::to_string(&view).ok());

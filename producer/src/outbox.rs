@@ -1,15 +1,16 @@
 use std::mem;
 
-use ledger::{LedgerError, OUTBOX_PIECE_BYTES_MAX, ProducerLedger};
-use protocol::{ChunkRef, DeletionId, Event, ObjectKey, Packed, Packer, Timestamp};
+use ledger::{LedgerError, OUTBOX_PIECE_BYTES_MAX, OutboxPiece, PartRef, ProducerLedger};
+use protocol::{ChunkRef, Event, ObjectKey, Packed, Packer, RequestId, Timestamp};
 
 use crate::host::Host;
 
-/// Fills the outbox of a deletion that is not written down yet, key by key, and holds no more of it than one row.
+/// Fills the outbox with a part that is not written down yet, key by key, and holds no more of it than one row.
 #[derive(Debug)]
 pub(crate) struct OutboxWriter<'a, L> {
     ledger: &'a L,
-    first_chunk: ChunkRef,
+    upload: &'a RequestId,
+    part: &'a PartRef,
     packer: Packer,
     /// The messages of the row that is open.
     bodies: Vec<String>,
@@ -32,11 +33,19 @@ pub(crate) struct FilledOutbox {
 }
 
 impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
-    /// Of the messages from this chunk on.
-    pub(crate) fn new(first_chunk: ChunkRef, requested_at: Timestamp, ledger: &'a L) -> Self {
-        let packer = Packer::new(first_chunk.clone(), requested_at);
+    /// Of a part that the request `upload` brings to a deletion requested at `requested_at`.
+    pub(crate) fn new(
+        upload: &'a RequestId,
+        part: &'a PartRef,
+        requested_at: Timestamp,
+        ledger: &'a L,
+    ) -> Self {
+        let PartRef { deletion, generation, .. } = part;
+        let first_chunk =
+            ChunkRef { deletion: deletion.clone(), generation: *generation, chunk: part.first_chunk() };
+        let packer = Packer::new(first_chunk, requested_at);
         let (bodies, chunk_keys) = (Vec::new(), Vec::new());
-        Self { ledger, first_chunk, packer, bodies, bytes: 0, pieces: 0, chunk_keys }
+        Self { ledger, upload, part, packer, bodies, bytes: 0, pieces: 0, chunk_keys }
     }
 
     /// Takes in a key, which MUST NOT have been there before. Whenever a row is full: *await* writes it.
@@ -56,10 +65,10 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         Ok(FilledOutbox { pieces: self.pieces, last, chunk_keys: mem::take(&mut self.chunk_keys) })
     }
 
-    /// *await* Removes what was written, because the deletion will not be.
+    /// *await* Removes what was written, because the part will not be.
     pub(crate) async fn discard(self, host: &impl Host) {
         if self.pieces > 0 {
-            discard(&self.first_chunk.deletion, self.ledger, host).await;
+            discard(self.upload, self.ledger, host).await;
         }
     }
 
@@ -77,19 +86,21 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
     /// Writes the open row, and hands out what is in it.
     async fn write(&mut self) -> Result<Vec<String>, LedgerError> {
         let (bodies, piece) = (mem::take(&mut self.bodies), self.pieces);
-        // OK because a request has not a thousand chunks.
+        // OK because a part has at most a thousand chunks.
         let before = u32::try_from(self.chunk_keys.len() - bodies.len()).unwrap_or(u32::MAX);
         self.bytes = 0;
         self.pieces += 1;
-        let ChunkRef { deletion, chunk, .. } = &self.first_chunk;
-        self.ledger.fill_outbox(deletion, piece, chunk + before, &bodies).await?;
+        let &mut Self { upload, part, .. } = self;
+        let first_chunk = part.first_chunk() + before;
+        self.ledger.fill_outbox(&OutboxPiece { upload, part, piece, first_chunk, messages: &bodies }).await?;
         Ok(bodies)
     }
 }
 
-/// *await* Removes the messages of a deletion that is not written down and never will be. What fails, upkeep does in a day.
-pub(crate) async fn discard(id: &DeletionId, ledger: &impl ProducerLedger, host: &impl Host) {
-    if let Err(error) = ledger.discard_outbox(id).await {
+/// *await* Removes the messages that a request has brought for a part that is not written down and never will be. What fails,
+/// upkeep does in a day.
+pub(crate) async fn discard(upload: &RequestId, ledger: &impl ProducerLedger, host: &impl Host) {
+    if let Err(error) = ledger.discard_outbox(upload).await {
         host.emit(&Event::LedgerFailed { operation: "discard_outbox", cause: &error.cause });
     }
 }

@@ -1,4 +1,4 @@
-use ledger::{DeletionRecord, FailureRecord, ProducerLedger};
+use ledger::{DeletionRecord, FailureFilter, FailureRecord, PartRef, ProducerLedger};
 use protocol::{DeletionId, Event};
 
 use crate::auth::{Principal, Role};
@@ -44,8 +44,10 @@ pub(crate) async fn failures(
     let after = page.after.map(|after| after.parse().map_err(|()| Page::foreign_token())).transpose()?;
     let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;
     // One more than asked for tells whether there is another page.
-    let mut found =
-        ledger.list_failures(&id, after, page.size + 1).await.map_err(|error| Problem::ledger(&error))?;
+    let mut found = ledger
+        .list_failures(&id, FailureFilter::default(), after, page.size + 1)
+        .await
+        .map_err(|error| Problem::ledger(&error))?;
     let more = found.len() > page.size;
     found.truncate(page.size);
     let last: Option<&FailureRecord> = found.last().filter(|_| more);
@@ -92,8 +94,8 @@ pub(crate) async fn accepted(
 }
 
 /// Lets the next request with the same Idempotency-Key go on at once; without this it has to wait for a while.
-pub(crate) async fn release_sending(id: &DeletionId, ledger: &impl ProducerLedger, host: &impl Host) {
-    if let Err(error) = ledger.release_sending(id).await {
+pub(crate) async fn release_sending(part: &PartRef, ledger: &impl ProducerLedger, host: &impl Host) {
+    if let Err(error) = ledger.release_sending(part).await {
         host.emit(&Event::LedgerFailed { operation: "release_sending", cause: &error.cause });
     }
 }

@@ -2,9 +2,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use futures::try_join;
-use ledger::{LedgerError, ProducerLedger};
+use ledger::{LedgerError, PartRef, ProducerLedger};
 use protocol::limits::CONNECTIONS_MAX;
-use protocol::{DeletionId, QueueError, Timestamp, group_into_sends};
+use protocol::{QueueError, Timestamp, group_into_sends};
 
 use crate::host::Host;
 use crate::outbox::FilledOutbox;
@@ -49,7 +49,7 @@ async fn send_all(bodies: Vec<String>, delay_seconds: u32, queue: &impl Queue) -
 
 /// Sends what an outbox has just been filled with: what is not at hand any more is read back.
 pub(crate) async fn send_filled(
-    id: &DeletionId,
+    part: &PartRef,
     filled: FilledOutbox,
     not_before: Timestamp,
     ledger: &impl ProducerLedger,
@@ -64,7 +64,7 @@ pub(crate) async fn send_filled(
     // The last first, so that it is out of memory while the others come.
     send(last).await?;
     for piece in 0..pieces - 1 {
-        let bodies = ledger.read_outbox(id, piece, None).await.map_err(SendingError::Ledger)?;
+        let bodies = ledger.read_outbox(part, piece, None).await.map_err(SendingError::Ledger)?;
         // It has been cancelled in the meantime, or it must not be said to be sent.
         let missing = || LedgerError { cause: "a row of the outbox is missing".to_owned() };
         send(bodies.ok_or_else(|| SendingError::Ledger(missing()))?).await?;
@@ -72,10 +72,10 @@ pub(crate) async fn send_filled(
     Ok(())
 }
 
-/// Sends what the outbox has of a deletion, of the chunks that are `wanted` or of all, in what is left of its undo window.
+/// Sends what the outbox has of a part, of the chunks that are `wanted` or of all, in what is left of its undo window.
 /// Answers with the number of messages. Sending one that was sent before is harmless.
 pub(crate) async fn send_outbox(
-    id: &DeletionId,
+    part: &PartRef,
     wanted: Option<&BTreeSet<u32>>,
     not_before: Timestamp,
     ledger: &impl ProducerLedger,
@@ -84,7 +84,8 @@ pub(crate) async fn send_outbox(
 ) -> Result<usize, SendingError> {
     let mut sent = 0;
     for piece in 0.. {
-        let Some(bodies) = ledger.read_outbox(id, piece, wanted).await.map_err(SendingError::Ledger)? else {
+        let Some(bodies) = ledger.read_outbox(part, piece, wanted).await.map_err(SendingError::Ledger)?
+        else {
             break;
         };
         sent += bodies.len();

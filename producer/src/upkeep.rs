@@ -1,4 +1,4 @@
-use ledger::{LedgerError, LostDeletion, ProducerLedger};
+use ledger::{LedgerError, LostPart, ProducerLedger};
 use protocol::{Event, MESSAGE_LIFE_SECONDS_MAX, RETENTION_FAILED_MS, RETENTION_MS};
 
 use crate::host::Host;
@@ -11,7 +11,7 @@ const ABANDONED_MS: u64 = 86_400_000;
 /// After how long a message that has not come is taken for lost, in milliseconds: an hour longer than one can live.
 const LOST_MS: u64 = (MESSAGE_LIFE_SECONDS_MAX as u64 + 3_600) * 1_000;
 
-/// Most deletions that one round sends, and most that it removes: a round ends, the next goes on.
+/// Most parts that one round sends, and most deletions that it removes: a round ends, the next goes on.
 const RESENT_MAX: usize = 20;
 const REMOVED_MAX: usize = 500;
 
@@ -45,11 +45,11 @@ async fn resend_lost(ledger: &impl ProducerLedger, queue: &impl Queue, host: &im
     let now = host.now();
     let lost = ledger.list_lost(now.minus_millis(LOST_MS), now, RESENT_MAX).await;
     let mut resent = 0;
-    for LostDeletion { id, chunks } in told(lost, "list_lost", host).unwrap_or_default() {
-        match send_outbox(&id, Some(&chunks), now, ledger, queue, host).await {
+    for LostPart { part, chunks } in told(lost, "list_lost", host).unwrap_or_default() {
+        match send_outbox(&part, Some(&chunks), now, ledger, queue, host).await {
             Ok(messages) => {
-                told(ledger.mark_resent(&id, host.now()).await, "mark_resent", host);
-                host.emit(&Event::DeletionResent { deletion: &id, messages });
+                told(ledger.mark_resent(&part, host.now()).await, "mark_resent", host);
+                host.emit(&Event::DeletionResent { deletion: &part.deletion, messages });
                 resent += 1;
             }
             Err(SendingError::Ledger(error)) => drop(told::<()>(Err(error), "read_outbox", host)),

@@ -48,11 +48,24 @@ pub const RETENTION_MS: u64 = 7 * 86_400_000;
 /// How long the ledger keeps a deletion with failures, in milliseconds: 30 days.
 pub const RETENTION_FAILED_MS: u64 = 30 * 86_400_000;
 
+/// What is known of a deletion besides its counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Parts of it may still come.
+    pub accepting: bool,
+    /// A chunk of it has been begun.
+    pub begun: bool,
+    /// It was asked to be cancelled.
+    pub cancelled: bool,
+}
+
 /// The state of a deletion. Clients must expect more to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum State {
+    /// Its parts are still coming.
+    Accepting,
     /// Nothing has begun.
     Queued,
     /// Some chunk has been begun, and some key is pending.
@@ -69,12 +82,20 @@ pub enum State {
 
 impl State {
     /// Every state there is.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Running, Self::Cancelling, Self::Succeeded, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Accepting,
+        Self::Queued,
+        Self::Running,
+        Self::Cancelling,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
 
     /// The state as the API says it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Accepting => "accepting",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Cancelling => "cancelling",
@@ -89,10 +110,13 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
-    /// The state that follows from the counts, from whether a chunk was `begun`, and whether a `cancel` was asked for.
-    pub fn derive(counts: &Counts, begun: bool, cancel: bool) -> Self {
+    /// The state that follows from the counts and from what else is known of the deletion.
+    pub fn derive(counts: &Counts, Progress { accepting, begun, cancelled }: Progress) -> Self {
         match counts {
-            Counts { pending: 1.., .. } if cancel => Self::Cancelling,
+            Counts { pending: 1.., .. } if cancelled => Self::Cancelling,
+            // Nobody knows what would have come.
+            _ if cancelled && accepting => Self::Cancelled,
+            _ if accepting => Self::Accepting,
             Counts { pending: 1.., .. } if begun => Self::Running,
             Counts { pending: 1.., .. } => Self::Queued,
             Counts { cancelled: 1.., .. } => Self::Cancelled,
@@ -105,16 +129,19 @@ impl State {
     pub fn retention_millis(self) -> u64 {
         match self {
             Self::Failed => RETENTION_FAILED_MS,
-            Self::Queued | Self::Running | Self::Cancelling | Self::Succeeded | Self::Cancelled => {
-                RETENTION_MS
-            }
+            Self::Accepting
+            | Self::Queued
+            | Self::Running
+            | Self::Cancelling
+            | Self::Succeeded
+            | Self::Cancelled => RETENTION_MS,
         }
     }
 
     /// Whether the counts can no longer change by themselves.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Queued | Self::Running | Self::Cancelling => false,
+            Self::Accepting | Self::Queued | Self::Running | Self::Cancelling => false,
             Self::Succeeded | Self::Failed | Self::Cancelled => true,
         }
     }
@@ -130,15 +157,16 @@ mod tests {
         #[test]
         fn counts_always_add_up_and_final_means_nothing_is_pending(
             (deleted, skipped, failed, rest) in (0_u64..1_000, 0_u64..1_000, 0_u64..1_000, 0_u64..1_000),
-            closed: bool, begun: bool,
+            closed: bool, begun: bool, accepting: bool,
         ) {
             let total = deleted + skipped + failed + rest;
             let counts = Counts::derive(total, deleted, skipped, failed, closed);
             let Counts { total: _, pending, deleted, skipped, failed, cancelled } = counts;
             prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
-            let state = State::derive(&counts, begun, closed);
-            prop_assert_eq!(state.is_final(), counts.pending == 0);
-            prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0);
+            let state = State::derive(&counts, Progress { accepting, begun, cancelled: closed });
+            let whole = !accepting;
+            prop_assert_eq!(state.is_final(), counts.pending == 0 && (whole || closed));
+            prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0 && whole);
         }
     }
 
@@ -153,7 +181,9 @@ mod tests {
 
     #[test]
     fn a_deletion_walks_from_queued_to_its_end() {
-        let state = |counts: Counts, begun, cancel| State::derive(&counts, begun, cancel);
+        let state = |counts: Counts, begun, cancelled| {
+            State::derive(&counts, Progress { accepting: false, begun, cancelled })
+        };
         assert_eq!(state(Counts::derive(3, 0, 0, 0, false), false, false), State::Queued);
         assert_eq!(state(Counts::derive(3, 0, 0, 0, false), true, false), State::Running);
         assert_eq!(state(Counts::derive(3, 1, 0, 0, false), true, true), State::Cancelling);

@@ -79,6 +79,8 @@ pub enum Event<'a> {
     DeletionFinished {
         /// The deletion.
         deletion: &'a DeletionId,
+        /// How often it had been redriven.
+        generation: u32,
         /// Its final state.
         state: State,
         /// Keys accepted.

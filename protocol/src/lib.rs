@@ -26,7 +26,7 @@ mod time;
 mod trailing_code;
 mod ulid;
 
-pub use counts::{Counts, RETENTION_FAILED_MS, RETENTION_MS, State};
+pub use counts::{Counts, Progress, RETENTION_FAILED_MS, RETENTION_MS, State};
 pub use event::{Event, Log, Severity};
 pub use failure::FailureCode;
 pub use id::{DeletionId, InvalidDeletionId, RequestId};

@@ -52,11 +52,25 @@ pub const REQUEST_KEYS_MAX: usize = 100_000;
 /// Largest request body, in bytes. Ours, for the same reason.
 pub const REQUEST_BYTES_MAX: usize = 16_000_000;
 
+/// Most chunks in one part of a deletion: the chunks of part `p` are numbered from `p` times this. Ours; a redrive takes as many
+/// failures as fit.
+pub const PART_CHUNKS_MAX: u32 = 1_000;
+
+/// Most parts that a deletion can be put in, numbered from 1: a hundred million keys. Ours: what D1's 10 GB hold of their
+/// messages until the deletion is over.
+pub const PARTS_MAX: u32 = 1_000;
+
 /// The period that the producer's rate limit counts over, in seconds: 10 or 60.
 /// docs: workers/runtime-apis/bindings/rate-limit. A test holds `wrangler.producer.toml` to it.
 pub const RATE_LIMIT_PERIOD_SECONDS: u32 = 60;
 
 // One key always fits into one message: JSON grows a byte to at most 6 (`\u00XX`), and 1,000 bytes hold the rest.
 const _: () = assert!(KEY_BYTES_MAX * 6 + 1_000 < MESSAGE_BODY_BYTES_MAX);
+// One request always fits into one part: a message is closed when it has no room for the longest key.
+const _: () = assert!(
+    REQUEST_KEYS_MAX / DELETE_KEYS_MAX
+        + REQUEST_BYTES_MAX / (MESSAGE_BODY_BYTES_MAX - KEY_BYTES_MAX * 6 - 1_000)
+        < PART_CHUNKS_MAX as usize
+);
 // One message always fits into one send.
 const _: () = assert!(MESSAGE_BYTES_MAX <= SEND_BYTES_MAX);

@@ -3,9 +3,13 @@ use std::collections::BTreeSet;
 
 use futures::executor::block_on;
 use futures::future::join;
-use ledger::{ConsumerLedger, NewDeletion, ProducerLedger, SqlLedger, SqliteDatabase};
+use ledger::{
+    ConsumerLedger, FailureFilter, NewDeletion, NewPart, ProducerLedger, SqlLedger, SqliteDatabase,
+};
 use proptest::prelude::*;
-use protocol::{Counts, DeletionId, FailureCode, ObjectKey, R2Error, RETRIES_MAX, State, pack_keys};
+use protocol::{
+    Counts, DeletionId, FailureCode, ObjectKey, R2Error, RETRIES_MAX, RequestId, State, pack_keys,
+};
 
 use super::*;
 use crate::delivery::Body;
@@ -41,9 +45,12 @@ impl<'a> World<'a> {
             requested_by: "backend".to_owned(),
             requested_at: host.now(),
             not_before: host.now(),
-            sending_until: host.now(),
-            duplicates_removed: 0,
-            chunk_keys: packed.iter().map(|message| message.keys).collect(),
+            part: Some(NewPart {
+                upload: RequestId::new(host.now(), 42),
+                chunk_keys: packed.iter().map(|message| message.keys).collect(),
+                duplicates_removed: 0,
+                sending_until: host.now(),
+            }),
             idempotency: None,
             labels: protocol::Labels::default(),
         };
@@ -103,7 +110,9 @@ impl<'a> World<'a> {
     }
 
     fn failed_keys(&self) -> Vec<String> {
-        let failures = block_on(self.ledger.list_failures(&self.id, None, usize::MAX >> 12)).unwrap();
+        let failures =
+            block_on(self.ledger.list_failures(&self.id, FailureFilter::default(), None, usize::MAX >> 12))
+                .unwrap();
         failures.iter().map(|failure| serde_json::from_str(&failure.key_json).unwrap()).collect()
     }
 
@@ -158,7 +167,8 @@ fn a_locked_key_fails_alone_at_once_and_its_neighbours_are_deleted() {
         assert_eq!(world.failed_keys(), [world.keys[613].clone()]);
         assert!(world.bucket.calls.borrow().len() <= 21, "{:?}", world.bucket.calls);
         assert_eq!(host.events("chunk.split"), 1);
-        let failure = &block_on(world.ledger.list_failures(&world.id, None, 1)).unwrap()[0];
+        let failure =
+            &block_on(world.ledger.list_failures(&world.id, FailureFilter::default(), None, 1)).unwrap()[0];
         assert_eq!((failure.code, failure.attempts), (Some(FailureCode::ObjectLocked), 1));
     }
 }
@@ -235,7 +245,8 @@ fn a_key_that_fails_its_call_without_being_named_ends_alone_when_the_attempts_ar
         assert_eq!(world.failed_keys(), [world.keys[400].clone()], "{error:?}");
         assert_eq!(world.counts().0, Counts { total: 1_000, deleted: 999, failed: 1, ..Counts::default() });
         assert_eq!(host.events("chunk.dead_lettered"), 1);
-        let failure = &block_on(world.ledger.list_failures(&world.id, None, 1)).unwrap()[0];
+        let failure =
+            &block_on(world.ledger.list_failures(&world.id, FailureFilter::default(), None, 1)).unwrap()[0];
         assert_eq!((failure.code, failure.attempts), (Some(error.failure_code()), RETRIES_MAX + 1));
     }
 }
@@ -378,7 +389,8 @@ fn dead_letters_fail_what_is_undecided_and_nothing_else() {
     assert_eq!(block_on(handle(DEAD_LETTERS, &dead, &fresh.bucket, &fresh.ledger, &host)).acknowledged(), 2);
     assert_eq!(fresh.counts().0, Counts { total: 1_500, deleted: 1_000, failed: 500, ..Counts::default() });
     assert_eq!(fresh.failed_keys(), fresh.keys[1_000..]);
-    let failure = &block_on(fresh.ledger.list_failures(&fresh.id, None, 1)).unwrap()[0];
+    let failure =
+        &block_on(fresh.ledger.list_failures(&fresh.id, FailureFilter::default(), None, 1)).unwrap()[0];
     assert_eq!(failure.code, Some(FailureCode::AttemptsExhausted));
 }
 

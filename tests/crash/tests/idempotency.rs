@@ -62,7 +62,7 @@ fn killing_the_runtime_between_two_sends_and_replaying_finishes_with_exact_count
 
     let busy = post(&pair, &body)?;
     assert_eq!((busy.status, &busy.body["code"]), (409, &json!("request_in_progress")));
-    pair.database.execute("UPDATE deletions SET sending_until = 0", [])?;
+    pair.database.execute("UPDATE parts SET sending_until = 0", [])?;
     let finished = post(&pair, &body)?;
     assert_eq!((finished.status, finished.headers["idempotent-replayed"].as_str()), (202, "true"));
     let Some(id) = finished.body["id"].as_str() else { bail!("no id: {finished:?}") };
@@ -122,10 +122,8 @@ fn messages_that_the_platform_has_lost_are_sent_once_more() -> Result<()> {
 
     pair.dispatcher()?.cron()?;
     assert!(pair.queue.messages(QUEUE).is_empty(), "they may still come");
-    pair.database.execute(
-        "UPDATE deletions SET enqueued_at = enqueued_at - ?1, not_before = not_before - ?1",
-        [DAY_MS],
-    )?;
+    pair.database.execute("UPDATE parts SET enqueued_at = enqueued_at - ?1", [DAY_MS])?;
+    pair.database.execute("UPDATE deletions SET not_before = not_before - ?1", [DAY_MS])?;
     pair.dispatcher()?.cron()?;
     assert_eq!(pair.queue.messages(QUEUE).len(), lost.len());
     assert_whole(&pair, id, 3_000)?;
@@ -149,7 +147,8 @@ fn what_was_never_accepted_is_cancelled_a_day_later_and_what_is_over_is_forgotte
     pair.dispatcher()?.cron()?;
     assert!(pair.deletions()?.is_empty());
     let left = "SELECT (SELECT COUNT(*) FROM labels) + (SELECT COUNT(*) FROM outbox)
-                     + (SELECT COUNT(*) FROM idempotency_keys) + (SELECT COUNT(*) FROM chunks)";
+                     + (SELECT COUNT(*) FROM idempotency_keys) + (SELECT COUNT(*) FROM parts)
+                     + (SELECT COUNT(*) FROM chunks)";
     assert_eq!(pair.database.query(left, [], |row| row.get::<_, i64>(0))?, [0], "nothing else is kept of it");
     assert_eq!(pair.bucket.keys().len(), 11);
     Ok(())
@@ -166,7 +165,7 @@ fn messages_whose_deletion_was_never_written_down_are_swept_up() -> Result<()> {
     pair.dispatcher()?.cron()?;
     assert_eq!((pair.deletions()?.len(), kept(&pair)?), (0, vec![1]));
     // An id begins with its time: this one is of 1970.
-    pair.database.execute("UPDATE outbox SET deletion = 'del_00000000000000000000000000'", [])?;
+    pair.database.execute("UPDATE outbox SET upload = 'req_00000000000000000000000000'", [])?;
     pair.dispatcher()?.cron()?;
     assert_eq!(kept(&pair)?, [0]);
 

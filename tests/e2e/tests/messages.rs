@@ -88,11 +88,13 @@ fn a_dead_letter_becomes_failures_that_can_be_read() -> Result<()> {
     pair.gateway().put(&keys, 1)?;
     // Written into the ledger by hand, so that its message is in no queue but the one it is put into here.
     let id = "del_01kaszq5m00000000000000000";
-    let insert =
-        "INSERT INTO deletions
-                  (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys)
-                  VALUES (?, 'test', 0, 0, 0, 3, 0, '[3]')";
-    pair.gateway().sql(insert, &[json!(id)])?;
+    let deletion = "INSERT INTO deletions (id, requested_by, requested_at, not_before, sealed_at)
+                    VALUES (?, 'test', 0, 0, 0)";
+    pair.gateway().sql(deletion, &[json!(id)])?;
+    let part = "INSERT INTO parts
+                  (deletion, generation, part, chunk_keys, keys, duplicates_removed, upload, sending_until, enqueued_at)
+                VALUES (?1, 0, 0, '[3]', 3, 0, ?1, 0, 0)";
+    pair.gateway().sql(part, &[json!(id)])?;
     let deletion = pair.api().deletion(id)?;
     for message in messages_of(&pair, &deletion, &keys)? {
         pair.gateway().send(&Message { queue: "deadLetters", ..Message::text(message) })?;

@@ -33,10 +33,14 @@ fn list(pair: &Pair, query: &str) -> Result<Vec<String>> {
 
 /// Writes a deletion of `count` keys of 1,000 bytes into the ledger that have all failed.
 fn insert_failed(pair: &Pair, id: &str, count: u64) -> Result<()> {
-    let deletion = "INSERT INTO deletions
-                      (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys, finished_at)
-                    VALUES (?1, 'api_token', 0, 0, 0, ?2, 0, json_array(?2), 1)";
-    pair.gateway().sql(deletion, &[json!(id), json!(count)])?;
+    let deletion =
+        "INSERT INTO deletions (id, requested_by, requested_at, not_before, sealed_at, finished_at)
+                    VALUES (?1, 'api_token', 0, 0, 0, 1)";
+    pair.gateway().sql(deletion, &[json!(id)])?;
+    let part = "INSERT INTO parts
+                  (deletion, generation, part, chunk_keys, keys, duplicates_removed, upload, sending_until, enqueued_at)
+                VALUES (?1, 0, 0, json_array(?2), ?2, 0, ?1, 0, 0)";
+    pair.gateway().sql(part, &[json!(id), json!(count)])?;
     let chunk =
         "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_until, begun_at, failed, finished_at)
                  VALUES (?1, 0, 0, ?2, 0, 0, ?2, 1)";

@@ -1,0 +1,111 @@
+use protocol::{DeletionId, FailureCode, Timestamp};
+
+use crate::database::{Database, LedgerError, Row, Statement, Value, run};
+use crate::failure::FailureCursor;
+use crate::part::{self, NewPart, PartRef, insert_part};
+
+/// Which failures are asked for; all that is given has to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FailureFilter {
+    /// Those with this code.
+    pub code: Option<FailureCode>,
+    /// Those that were given up before this.
+    pub failed_before: Option<Timestamp>,
+}
+
+/// Failures of a deletion to be taken out of the list of failures and sent again, as a part of the next generation whose
+/// messages are in the outbox already.
+#[derive(Clone, Debug)]
+pub struct NewRedrive {
+    /// The deletion.
+    pub deletion: DeletionId,
+    /// Its generation from now on: one more than it was when the failures were listed.
+    pub generation: u32,
+    /// Which failures.
+    pub filter: FailureFilter,
+    /// The last of them, in the list's order: those after it stay.
+    pub last: FailureCursor,
+    /// Their keys: one for each failure.
+    pub part: NewPart,
+}
+
+/// A deletion that has failures to redrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedrivableDeletion {
+    /// The deletion.
+    pub id: DeletionId,
+    /// How many failures.
+    pub failures: u64,
+}
+
+impl FailureFilter {
+    /// The code and the time, as parameters.
+    pub(crate) fn parameters(&self) -> [Value; 2] {
+        let Self { code, failed_before } = self;
+        [code.map(FailureCode::as_str).into(), failed_before.map(Timestamp::as_millis).into()]
+    }
+}
+
+impl NewRedrive {
+    /// The part that it is.
+    pub fn part_ref(&self) -> PartRef {
+        PartRef { deletion: self.deletion.clone(), generation: self.generation, part: 0 }
+    }
+}
+
+/// Only of a deletion that is over, and in its present generation: of two redrives at once one comes first.
+const INSERT_PART: &str = insert_part!(
+    "FROM deletions WHERE id = ?1 AND generation + 1 = ?2 AND finished_at IS NOT NULL ON CONFLICT DO NOTHING"
+);
+
+const TAKE_FAILURES: &str = "\
+DELETE FROM failures
+WHERE deletion = ?1 AND generation < ?2 AND (generation, chunk, position) <= (?4, ?5, ?6)
+  AND (?7 IS NULL OR code = ?7) AND (?8 IS NULL OR failed_at < ?8)
+  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
+
+const REOPEN: &str = "\
+UPDATE deletions SET generation = ?2, finished_at = NULL, cancelled_at = NULL
+WHERE id = ?1 AND generation + 1 = ?2
+  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
+
+const IS_WRITTEN: &str = "\
+SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3";
+
+const REDRIVABLE: &str = "\
+SELECT f.deletion, COUNT(*) AS failures
+FROM failures AS f JOIN deletions AS d ON d.id = f.deletion
+WHERE d.finished_at IS NOT NULL AND (?1 IS NULL OR f.code = ?1) AND (?2 IS NULL OR f.failed_at < ?2)
+GROUP BY f.deletion ORDER BY f.deletion LIMIT ?3";
+
+/// Turns failures into a part of the next generation, all or nothing: the deletion is open again, and its counts stay whole.
+/// False when another redrive came first, or when the deletion is not over: nothing is changed then.
+pub(crate) async fn admit(database: &impl Database, redrive: &NewRedrive) -> Result<bool, LedgerError> {
+    let at = redrive.part_ref();
+    let named = || -> Vec<Value> {
+        vec![at.deletion.as_str().into(), at.generation.into(), redrive.part.upload.as_str().into()]
+    };
+    let taken = named().into_iter().chain(redrive.last.parameters()).chain(redrive.filter.parameters());
+    let statements = vec![
+        Statement::new(INSERT_PART, part::values(&at, &redrive.part, None)?),
+        Statement::new(TAKE_FAILURES, taken.collect::<Vec<_>>()),
+        Statement::new(REOPEN, named()),
+        Statement::new(IS_WRITTEN, named()),
+    ];
+    Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))
+}
+
+/// At most `limit` deletions that are over and have such failures, oldest first.
+pub(crate) async fn list(
+    database: &impl Database,
+    filter: FailureFilter,
+    limit: usize,
+) -> Result<Vec<RedrivableDeletion>, LedgerError> {
+    let [code, failed_before] = filter.parameters();
+    let statement = Statement::new(REDRIVABLE, [code, failed_before, limit.into()]);
+    run(database, statement).await?.iter().map(read_redrivable).collect()
+}
+
+fn read_redrivable(row: &Row) -> Result<RedrivableDeletion, LedgerError> {
+    Ok(RedrivableDeletion { id: row.parsed("deletion")?, failures: row.number("failures")? })
+}
