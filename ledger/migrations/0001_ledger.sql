@@ -77,16 +77,16 @@ CREATE TABLE idempotency_keys (
 -- that come to nothing are removed.
 CREATE TABLE outbox (
     upload TEXT NOT NULL,
-    piece INTEGER NOT NULL,
-    -- The part that they are meant for.
+    -- The part that they are meant for; a request brings at most one to each deletion.
     deletion TEXT NOT NULL,
     generation INTEGER NOT NULL,
     part INTEGER NOT NULL,
+    piece INTEGER NOT NULL,
     -- The number of the first message's chunk.
     first_chunk INTEGER NOT NULL,
     -- The messages, one a line: JSON has no line break of its own.
     messages TEXT NOT NULL,
-    PRIMARY KEY (upload, piece)
+    PRIMARY KEY (upload, deletion, piece)
 ) WITHOUT ROWID;
 
 -- One row for each chunk that a consumer has begun; a chunk without one is queued.

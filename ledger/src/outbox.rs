@@ -45,13 +45,14 @@ const SWEEP: &str = discard_where!("upload < ?1");
 
 const READ: &str = "\
 SELECT first_chunk, messages FROM outbox
-WHERE upload = (SELECT upload FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = ?3) AND piece = ?4";
+WHERE upload = (SELECT upload FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = ?3)
+  AND deletion = ?1 AND piece = ?4";
 
 /// Removes the messages of those deletions among ?1, a JSON list of ids, that are cancelled or finished: they are never sent
 /// again.
 const EMPTY: &str = "\
-DELETE FROM outbox WHERE upload IN
-    (SELECT p.upload FROM parts AS p JOIN deletions AS d ON d.id = p.deletion
+DELETE FROM outbox WHERE (upload, deletion) IN
+    (SELECT p.upload, p.deletion FROM parts AS p JOIN deletions AS d ON d.id = p.deletion
      WHERE d.id IN (SELECT value FROM json_each(?1)) AND (d.finished_at IS NOT NULL OR d.cancelled_at IS NOT NULL))";
 
 /// Writes a row of messages whose part is not written down yet. Rows whose part never comes belong to nobody, until

@@ -29,28 +29,32 @@ WHERE finished_at IS NULL AND cancelled_at IS NULL AND requested_at <= ?1
 RETURNING id";
 
 const EMPTY_ABANDONED: &str = "\
-DELETE FROM outbox WHERE upload IN
-    (SELECT p.upload FROM deletions AS d JOIN parts AS p ON p.deletion = d.id WHERE d.cancelled_at = ?1)";
+DELETE FROM outbox WHERE (upload, deletion) IN
+    (SELECT p.upload, p.deletion FROM deletions AS d JOIN parts AS p ON p.deletion = d.id WHERE d.cancelled_at = ?1)";
 
-/// A redrive is sent again even if it was never sent: what it has taken from the failures is nowhere else.
+/// What was sent long ago; and what of a redrive was written down but not sent whole, because what it has taken from the
+/// failures is nowhere else.
 const LOST: &str = "\
 SELECT p.deletion, p.generation, p.part, json_array_length(p.chunk_keys) AS chunks
 FROM deletions AS d JOIN parts AS p ON p.deletion = d.id
-WHERE d.finished_at IS NULL AND d.cancelled_at IS NULL AND (p.enqueued_at IS NOT NULL OR p.generation > 0)
-  AND MAX(COALESCE(p.enqueued_at, p.sending_until), d.not_before, COALESCE(p.resent_at, 0)) <= ?1
+WHERE d.finished_at IS NULL AND d.cancelled_at IS NULL
+  AND CASE WHEN p.enqueued_at IS NULL
+      THEN p.generation > 0 AND p.sending_until <= ?2
+      ELSE MAX(p.enqueued_at, d.not_before, COALESCE(p.resent_at, 0)) <= ?1 END
   AND p.keys > (
       SELECT COALESCE(SUM(c.deleted + c.skipped + c.failed), 0) FROM chunks AS c
       WHERE c.deletion = p.deletion AND c.generation = p.generation
         AND c.chunk >= p.part * 1000 AND c.chunk < (p.part + 1) * 1000)
-ORDER BY d.id, p.generation, p.part LIMIT ?2";
+ORDER BY d.id, p.generation, p.part LIMIT ?3";
 
 const CHUNKS_AT_WORK: &str = "\
 SELECT chunk FROM chunks
 WHERE deletion = ?1 AND generation = ?2 AND chunk >= ?3 * 1000 AND chunk < (?3 + 1) * 1000
   AND (finished_at IS NOT NULL OR claimed_until > ?4)";
 
-const MARK_RESENT: &str =
-    "UPDATE parts SET resent_at = ?4 WHERE deletion = ?1 AND generation = ?2 AND part = ?3";
+const MARK_RESENT: &str = "\
+UPDATE parts SET resent_at = ?4, enqueued_at = COALESCE(enqueued_at, ?4)
+WHERE deletion = ?1 AND generation = ?2 AND part = ?3";
 
 const EXPIRED: &str = "\
 SELECT id FROM deletions
@@ -64,8 +68,8 @@ const REMOVE: [&str; 7] = [
          WHERE d.id IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM chunks WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM failures WHERE deletion IN (SELECT value FROM json_each(?1))",
-    "DELETE FROM outbox WHERE upload IN
-        (SELECT upload FROM parts WHERE deletion IN (SELECT value FROM json_each(?1)))",
+    "DELETE FROM outbox WHERE (upload, deletion) IN
+        (SELECT upload, deletion FROM parts WHERE deletion IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM parts WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM idempotency_keys WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM deletions WHERE id IN (SELECT value FROM json_each(?1))",
@@ -91,7 +95,7 @@ pub(crate) async fn lost(
     now: Timestamp,
     limit: usize,
 ) -> Result<Vec<LostPart>, LedgerError> {
-    let statement = Statement::new(LOST, [before.as_millis().into(), limit.into()]);
+    let statement = Statement::new(LOST, [before.as_millis().into(), now.as_millis().into(), limit.into()]);
     let mut lost = Vec::new();
     for row in run(database, statement).await? {
         let part = PartRef {

@@ -1,10 +1,8 @@
-use std::fmt;
-
 use protocol::Labels;
-use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::fields::{JsonObject, pointer};
 use crate::problem::{FieldError, Problem};
 use crate::wire::Text;
 
@@ -39,7 +37,8 @@ impl LabelsJson<'_> {
     pub(crate) fn parse(&self) -> Result<Labels, Problem> {
         let Some(json) = self.0 else { return Ok(Labels::default()) };
         let mut errors = Vec::new();
-        let Ok(WireLabels { first, count }) = serde_json::from_slice(json.get().as_bytes()) else {
+        let Ok(JsonObject::<LABELS_MAX> { first, count }) = serde_json::from_slice(json.get().as_bytes())
+        else {
             errors.push(error("#/labels".to_owned(), "expected an object of strings"));
             return Err(invalid(errors));
         };
@@ -50,10 +49,10 @@ impl LabelsJson<'_> {
         let mut labels = Labels::default();
         for (Text(name), value) in first {
             match parse_value(&name, value) {
-                Err(detail) => errors.push(error(pointer(&name), detail)),
+                Err(detail) => errors.push(error(pointer("#/labels", &name), detail)),
                 Ok(value) => {
                     if !labels.insert(name.to_string(), value) {
-                        errors.push(error(pointer(&name), "the name is there twice"));
+                        errors.push(error(pointer("#/labels", &name), "the name is there twice"));
                     }
                 }
             }
@@ -78,48 +77,6 @@ fn parse_value(name: &str, value: &RawValue) -> Result<String, String> {
         return Err("expected a string as the label's value".to_owned());
     };
     wrong_value(&value).map_or_else(|| Ok(value.into_owned()), Err)
-}
-
-/// The pointer to a label. What is far too long for a name is cut: the answer must not be as long as the request.
-fn pointer(name: &str) -> String {
-    let mut characters = name.chars();
-    let start: String = characters.by_ref().take(NAME_CHARACTERS_MAX).collect();
-    let cut = if characters.next().is_some() { "…" } else { "" };
-    format!("#/labels/{}{cut}", start.replace('~', "~0").replace('/', "~1"))
-}
-
-#[derive(Default)]
-struct WireLabels<'a> {
-    /// The first of them, no more than are allowed: a request of 16 MB could have millions.
-    first: Vec<(Text<'a>, &'a RawValue)>,
-    count: usize,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for WireLabels<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(LabelsVisitor)
-    }
-}
-
-struct LabelsVisitor;
-
-impl<'de> Visitor<'de> for LabelsVisitor {
-    type Value = WireLabels<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut labels = WireLabels::default();
-        while let Some(label) = map.next_entry()? {
-            labels.count += 1;
-            if labels.count <= LABELS_MAX {
-                labels.first.push(label);
-            }
-        }
-        Ok(labels)
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(crate) enum ProblemCode {
     ValidationFailed,
     IdempotencyKeyReused,
     RequestInProgress,
+    DeletionNotFinal,
+    DeletionCancelled,
     RateLimited,
     QueueOverloaded,
     QueueUnavailable,
@@ -70,6 +72,8 @@ impl ProblemCode {
             Self::ValidationFailed => "validation_failed",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
             Self::RequestInProgress => "request_in_progress",
+            Self::DeletionNotFinal => "deletion_not_final",
+            Self::DeletionCancelled => "deletion_cancelled",
             Self::RateLimited => "rate_limited",
             Self::QueueOverloaded => "queue_overloaded",
             Self::QueueUnavailable => "queue_unavailable",
@@ -90,7 +94,7 @@ impl ProblemCode {
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::IdempotencyKeyReused => 422,
-            Self::RequestInProgress => 409,
+            Self::RequestInProgress | Self::DeletionNotFinal | Self::DeletionCancelled => 409,
             Self::RateLimited | Self::QueueOverloaded => 429,
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => 503,
         }
@@ -107,7 +111,7 @@ impl ProblemCode {
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ValidationFailed | Self::IdempotencyKeyReused => "Unprocessable Content",
-            Self::RequestInProgress => "Conflict",
+            Self::RequestInProgress | Self::DeletionNotFinal | Self::DeletionCancelled => "Conflict",
             Self::RateLimited | Self::QueueOverloaded => "Too Many Requests",
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => {
                 "Service Unavailable"
@@ -119,6 +123,7 @@ impl ProblemCode {
     fn retryable(self) -> bool {
         match self {
             Self::RequestInProgress
+            | Self::DeletionNotFinal
             | Self::RateLimited
             | Self::QueueOverloaded
             | Self::QueueUnavailable
@@ -137,6 +142,7 @@ impl ProblemCode {
             | Self::UnsupportedMediaType
             | Self::ValidationFailed
             | Self::IdempotencyKeyReused
+            | Self::DeletionCancelled
             | Self::NotConfigured => false,
         }
     }

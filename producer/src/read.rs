@@ -102,7 +102,7 @@ pub(crate) async fn release_sending(part: &PartRef, ledger: &impl ProducerLedger
 
 /// Finds a deletion that somebody may see: their own, or with the role `operate` any. What they may not see does not exist
 /// for them, down to the last byte of the answer.
-async fn find(
+pub(crate) async fn find(
     id: &str,
     principal: Principal<'_>,
     ledger: &impl ProducerLedger,

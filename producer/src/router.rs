@@ -12,6 +12,7 @@ use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
+use crate::redrive;
 use crate::stats;
 
 /// What the producer stands on.
@@ -50,6 +51,8 @@ enum Call<'a> {
     ListDeletions,
     ReadDeletion { id: &'a str },
     CancelDeletion { id: &'a str },
+    RedriveDeletion { id: &'a str },
+    RedriveFailures,
     ListFailures { id: &'a str },
     ListUnreadableMessages,
     ReadStats,
@@ -63,6 +66,8 @@ impl<'a> Route<'a> {
             ["v1", "deletions"] => Some(Self::Call(Call::CreateDeletion)),
             ["v1", "deletions", id] => Some(Self::Call(Call::ReadDeletion { id })),
             ["v1", "deletions", id, "cancel"] => Some(Self::Call(Call::CancelDeletion { id })),
+            ["v1", "deletions", id, "redrive"] => Some(Self::Call(Call::RedriveDeletion { id })),
+            ["v1", "redrives"] => Some(Self::Call(Call::RedriveFailures)),
             ["v1", "deletions", id, "failures"] => Some(Self::Call(Call::ListFailures { id })),
             ["v1", "unreadable-messages"] => Some(Self::Call(Call::ListUnreadableMessages)),
             ["v1", "stats"] => Some(Self::Call(Call::ReadStats)),
@@ -80,6 +85,8 @@ impl<'a> Route<'a> {
             Self::Call(Call::CreateDeletion | Call::ListDeletions) => "/v1/deletions",
             Self::Call(Call::ReadDeletion { .. }) => "/v1/deletions/{id}",
             Self::Call(Call::CancelDeletion { .. }) => "/v1/deletions/{id}/cancel",
+            Self::Call(Call::RedriveDeletion { .. }) => "/v1/deletions/{id}/redrive",
+            Self::Call(Call::RedriveFailures) => "/v1/redrives",
             Self::Call(Call::ListFailures { .. }) => "/v1/deletions/{id}/failures",
             Self::Call(Call::ListUnreadableMessages) => "/v1/unreadable-messages",
             Self::Call(Call::ReadStats) => "/v1/stats",
@@ -97,7 +104,12 @@ impl<'a> Route<'a> {
     /// The method that it takes; each takes one.
     fn method(self) -> &'static str {
         match self {
-            Self::Call(Call::CreateDeletion | Call::CancelDeletion { .. }) => "POST",
+            Self::Call(
+                Call::CreateDeletion
+                | Call::CancelDeletion { .. }
+                | Call::RedriveDeletion { .. }
+                | Call::RedriveFailures,
+            ) => "POST",
             Self::Probe(_) | Self::Call(_) => "GET",
         }
     }
@@ -112,7 +124,9 @@ impl Call<'_> {
             Call::ReadDeletion { .. } | Call::ListDeletions | Call::ListFailures { .. } | Call::ReadStats => {
                 &[Role::Read]
             }
-            Call::ListUnreadableMessages => &[Role::Operate],
+            Call::RedriveDeletion { .. } | Call::RedriveFailures | Call::ListUnreadableMessages => {
+                &[Role::Operate]
+            }
         }
     }
 }
@@ -159,7 +173,7 @@ async fn dispatch<L, Q, R, H, B>(
     query: &str,
     request: Request<B>,
     request_id: &RequestId,
-    Ports { ledger, queue, limiter, host, config }: &Ports<'_, L, Q, R, H>,
+    ports: &Ports<'_, L, Q, R, H>,
 ) -> Result<Response, Problem>
 where
     L: ProducerLedger,
@@ -168,6 +182,7 @@ where
     H: Host,
     B: Body,
 {
+    let Ports { ledger, queue, limiter, host, config } = ports;
     if request.method != route.method() {
         let detail = format!("{} takes {} only.", route.pattern(), route.allow());
         return Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", route.allow()));
@@ -191,6 +206,10 @@ where
         Call::ListFailures { id } => {
             read::failures(id, query, principal, request.accept.as_deref(), *ledger, *host).await
         }
+        Call::RedriveDeletion { id } => {
+            redrive::deletion(id, query, request.body, principal, request_id, ports).await
+        }
+        Call::RedriveFailures => redrive::failures(query, request, request_id, ports).await,
         Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
     }

@@ -112,6 +112,24 @@ pub(crate) struct UnreadableView {
     pub(crate) next_page_token: Option<String>,
 }
 
+/// What a redrive over several deletions does, or would do.
+#[derive(Debug, Serialize)]
+pub(crate) struct RedrivesView {
+    pub(crate) dry_run: bool,
+    pub(crate) redrives: Vec<RedriveView>,
+    /// The failures of all of them.
+    pub(crate) keys: u64,
+    /// Whether there are more than one call takes.
+    pub(crate) more: bool,
+}
+
+/// What a redrive does to one deletion.
+#[derive(Debug, Serialize)]
+pub(crate) struct RedriveView {
+    pub(crate) deletion: DeletionId,
+    pub(crate) keys: u64,
+}
+
 /// What the ledger holds as a whole.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatsView<'a> {

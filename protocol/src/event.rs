@@ -74,6 +74,20 @@ pub enum Event<'a> {
         /// How long it took.
         duration_ms: u64,
     },
+    /// Failures of a deletion were written down to be sent again.
+    #[serde(rename = "redrive.started")]
+    RedriveStarted {
+        /// The deletion.
+        deletion: &'a DeletionId,
+        /// The request that asked for it.
+        request_id: &'a RequestId,
+        /// Its generation from now on.
+        generation: u32,
+        /// Failures that are sent again.
+        keys: usize,
+        /// Messages that they are sent as.
+        messages: usize,
+    },
     /// A deletion became final.
     #[serde(rename = "deletion.finished")]
     DeletionFinished {
@@ -243,6 +257,7 @@ impl Event<'_> {
             | Self::ChunkSplit { .. } => Severity::Warn,
             Self::RequestFinished { .. }
             | Self::DeletionAccepted { .. }
+            | Self::RedriveStarted { .. }
             | Self::UpkeepFinished { .. }
             | Self::DeletionFinished { .. }
             | Self::BatchProcessed { .. } => Severity::Info,

@@ -69,6 +69,12 @@ pub mod rfc3339 {
         }
     }
 
+    /// Reads a time in RFC 3339, of any offset; `None` for what is none, or before the epoch.
+    pub fn parse(text: &str) -> Option<Timestamp> {
+        let time = DateTime::parse_from_rfc3339(text).ok()?;
+        u64::try_from(time.timestamp_millis()).ok().map(Timestamp::from_millis)
+    }
+
     fn to_text(time: Timestamp) -> String {
         // Times past the year 262143 do not come from a clock; the epoch stands in for them rather than a panic.
         let millis = i64::try_from(time.as_millis()).unwrap_or_default();
@@ -85,6 +91,16 @@ pub mod rfc3339 {
         fn times_are_utc_with_milliseconds() {
             assert_eq!(to_text(Timestamp::from_millis(1_763_930_000_123)), "2025-11-23T20:33:20.123Z");
             assert_eq!(to_text(Timestamp::from_millis(u64::MAX)), "1970-01-01T00:00:00.000Z");
+        }
+
+        #[test]
+        fn a_time_is_read_with_its_offset() {
+            let time = Timestamp::from_millis(1_763_930_000_123);
+            assert_eq!(parse("2025-11-23T20:33:20.123Z"), Some(time));
+            assert_eq!(parse("2025-11-23T21:33:20.123+01:00"), Some(time));
+            for text in ["", "2025-11-23", "2025-11-23T20:33:20", "1969-12-31T23:59:59Z", "1763930000"] {
+                assert_eq!(parse(text), None, "{text}");
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::config::Settings;
 use crate::http::BodyError;
 
 mod reads;
+mod redrive;
 
 #[derive(Default)]
 struct FakeHost {

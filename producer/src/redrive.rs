@@ -1,0 +1,252 @@
+use ledger::{
+    DeletionRecord, FailureCursor, FailureFilter, FailureRecord, LedgerError, NewPart, NewRedrive, PartRef,
+    ProducerLedger, RedrivableDeletion,
+};
+use protocol::limits::{DELETE_KEYS_MAX, KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX, PART_CHUNKS_MAX};
+use protocol::{Counts, DeletionId, Event, FailureCode, ObjectKey, RequestId, State, Timestamp, rfc3339};
+
+use crate::auth::Principal;
+use crate::fields::{Fields, read_small};
+use crate::host::Host;
+use crate::http::{Body, Request, Response};
+use crate::idempotency::SENDING_MS;
+use crate::outbox::{FilledOutbox, OutboxWriter, discard};
+use crate::page::refuse_all;
+use crate::problem::{Problem, ProblemCode};
+use crate::queue::Queue;
+use crate::read;
+use crate::router::Ports;
+use crate::sending::{SendingError, send_filled, send_outbox};
+use crate::view::{RedriveView, RedrivesView};
+
+/// Most failures that one redrive of a deletion takes, and most bytes of their keys as JSON: they must fit into one part.
+const KEYS_MAX: usize = 500_000;
+const BYTES_MAX: usize = 60_000_000;
+const _: () = assert!(
+    KEYS_MAX / DELETE_KEYS_MAX + BYTES_MAX / (MESSAGE_BODY_BYTES_MAX - KEY_BYTES_MAX * 6 - 1_000) + 1
+        < PART_CHUNKS_MAX as usize
+);
+
+/// How many failures are read at once.
+const FAILURES_AT_ONCE: usize = 2_000;
+
+/// Most deletions that one call redrives.
+const DELETIONS_MAX: usize = 100;
+
+const CODE: &str = "code";
+const FAILED_BEFORE: &str = "failed_before";
+const DRY_RUN: &str = "dry_run";
+
+/// `POST /v1/deletions/{id}/redrive`: sends the failures of a deletion again.
+///
+/// 1. The call takes nothing: 422 for a query or a field, which could be one that was meant to narrow it.
+/// 2. *await* Find the deletion: 404. One whose redrive is under way is finished sending and answered as it is, 202; one
+///    without failures is answered as it is, 200. 409 for one that is not over, or that was cancelled.
+/// 3. *await* Send the failures again, see [`send_again`]; 202.
+pub(crate) async fn deletion<L: ProducerLedger, Q: Queue, R, H: Host>(
+    id: &str,
+    query: &str,
+    body: impl Body,
+    principal: Principal<'_>,
+    request_id: &RequestId,
+    ports: &Ports<'_, L, Q, R, H>,
+) -> Result<Response, Problem> {
+    let Ports { ledger, host, .. } = ports;
+    // (1) Nothing.
+    refuse_all(query, "no parameter: this call takes none")?;
+    Fields::from_json(&read_small(body).await?, &[])?;
+
+    // (2) Find.
+    let record = read::find(id, principal, *ledger, *host).await?;
+    match record {
+        DeletionRecord { state: State::Failed, .. } => {
+            // (3) Send.
+            send_again(&record, FailureFilter::default(), request_id, ports).await?;
+        }
+        DeletionRecord { state: State::Queued | State::Running, generation: 1.., .. } => {
+            finish_sending(&record, ports).await?;
+        }
+        DeletionRecord { state: State::Cancelled, counts: Counts { failed: 1.., .. }, .. } => {
+            let detail = "The deletion was cancelled. Request what is still to be deleted anew.";
+            return Err(Problem::new(ProblemCode::DeletionCancelled, detail));
+        }
+        _ if record.state.is_final() => return read::deletion(id, principal, *ledger, *host).await,
+        _ => {
+            let detail = "The deletion is not over. What fails can be redriven when it is.";
+            return Err(Problem::new(ProblemCode::DeletionNotFinal, detail).with_header("Retry-After", "5"));
+        }
+    }
+    read::accepted(&record.id, principal, *ledger, *host).await
+}
+
+/// `POST /v1/redrives`: sends the failures of all deletions that are over again, those that the filter lets through: 202. With
+/// `dry_run` it says which they would be: 200. 422 for a wrong field.
+pub(crate) async fn failures<L: ProducerLedger, Q: Queue, R, H: Host, B: Body>(
+    query: &str,
+    request: Request<B>,
+    request_id: &RequestId,
+    ports: &Ports<'_, L, Q, R, H>,
+) -> Result<Response, Problem> {
+    refuse_all(query, "no parameter: this call takes its filter in the body")?;
+    let body = read_small(request.body).await?;
+    let fields = Fields::from_json(&body, &[CODE, FAILED_BEFORE, DRY_RUN])?;
+    let filter = FailureFilter { code: code(&fields)?, failed_before: failed_before(&fields)? };
+    let dry_run = fields.get::<bool>(DRY_RUN, "true or false")?.unwrap_or_default();
+
+    let found = ports.ledger.list_redrivable(filter, DELETIONS_MAX + 1).await;
+    let mut found = found.map_err(|error| Problem::ledger(&error))?;
+    let more = found.len() > DELETIONS_MAX;
+    found.truncate(DELETIONS_MAX);
+    let mut redrives = Vec::new();
+    for RedrivableDeletion { id, failures } in found {
+        let keys = if dry_run { failures } else { send_again_by_id(&id, filter, request_id, ports).await? };
+        // None when somebody else was first.
+        if keys > 0 {
+            redrives.push(RedriveView { deletion: id, keys });
+        }
+    }
+    let keys = redrives.iter().map(|redrive| redrive.keys).sum();
+    let view = RedrivesView { dry_run, redrives, keys, more };
+    Ok(Response::json(if dry_run { 200 } else { 202 }, &view))
+}
+
+fn code(fields: &Fields<'_>) -> Result<Option<FailureCode>, Problem> {
+    let names = FailureCode::ALL.map(FailureCode::as_str).join(", ");
+    let expected = format!("one of {names}");
+    let Some(name) = fields.get::<String>(CODE, &expected)? else { return Ok(None) };
+    FailureCode::from_text(&name).map(Some).ok_or_else(|| Fields::wrong(CODE, &expected))
+}
+
+fn failed_before(fields: &Fields<'_>) -> Result<Option<Timestamp>, Problem> {
+    let expected = "a time like 2026-11-24T09:00:00Z";
+    let Some(text) = fields.get::<String>(FAILED_BEFORE, expected)? else { return Ok(None) };
+    rfc3339::parse(&text).map(Some).ok_or_else(|| Fields::wrong(FAILED_BEFORE, expected))
+}
+
+/// Sends a deletion's failures again, unless somebody else was first. Answers with how many.
+async fn send_again_by_id<L: ProducerLedger, Q: Queue, R, H: Host>(
+    id: &DeletionId,
+    filter: FailureFilter,
+    request_id: &RequestId,
+    ports: &Ports<'_, L, Q, R, H>,
+) -> Result<u64, Problem> {
+    let found = ports.ledger.find_deletion(id, ports.host.now()).await;
+    match found.map_err(|error| Problem::ledger(&error))? {
+        Some(record) if record.state == State::Failed => send_again(&record, filter, request_id, ports).await,
+        _ => Ok(0),
+    }
+}
+
+/// Sends failures of a deletion that is over again, as its next generation. Answers with how many; 0 when somebody else was
+/// first.
+///
+/// 1. *await* Read the failures and write their messages into the outbox, where they belong to nobody. Stopped here, upkeep
+///    removes them, and the failures are still failures.
+/// 2. *await* Make the failures a part of the deletion, which is open again then: all or nothing, and of two at once one.
+///    From here on they are sent, by this request, by the next one, or by upkeep.
+/// 3. *await* Send every message: 429 or 503. *await* Note that all are stored.
+async fn send_again<L: ProducerLedger, Q: Queue, R, H: Host>(
+    record: &DeletionRecord,
+    filter: FailureFilter,
+    request_id: &RequestId,
+    Ports { ledger, queue, host, .. }: &Ports<'_, L, Q, R, H>,
+) -> Result<u64, Problem> {
+    // (1) Write.
+    let generation = record.generation + 1;
+    let part = PartRef { deletion: record.id.clone(), generation, part: 0 };
+    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, *ledger);
+    let (last, filled) = match fill(&mut outbox, record, filter, *ledger).await {
+        Ok(Some(filled)) => filled,
+        Ok(None) => return Ok(0),
+        Err(error) => {
+            outbox.discard(*host).await;
+            return Err(Problem::ledger(&error));
+        }
+    };
+
+    // (2) Make a part of them.
+    let redrive = NewRedrive {
+        deletion: record.id.clone(),
+        generation,
+        filter,
+        last,
+        part: NewPart {
+            upload: request_id.clone(),
+            chunk_keys: filled.chunk_keys.clone(),
+            duplicates_removed: 0,
+            sending_until: host.now().plus_millis(SENDING_MS),
+        },
+    };
+    if !ledger.admit_redrive(&redrive).await.map_err(|error| Problem::ledger(&error))? {
+        discard(request_id, *ledger, *host).await;
+        return Ok(0);
+    }
+    let (keys, messages) = (redrive.part.keys(), filled.chunk_keys.len());
+    host.emit(&Event::RedriveStarted { deletion: &record.id, request_id, generation, keys, messages });
+
+    // (3) Send.
+    let sent = send_filled(&part, filled, host.now(), *ledger, *queue, *host).await;
+    note_sent(&part, sent, *ledger, *host).await?;
+    Ok(keys as u64)
+}
+
+/// Fills the outbox with failures. Answers with the last of them; `None` when there is none.
+async fn fill<L: ProducerLedger>(
+    outbox: &mut OutboxWriter<'_, L>,
+    record: &DeletionRecord,
+    filter: FailureFilter,
+    ledger: &L,
+) -> Result<Option<(FailureCursor, FilledOutbox)>, LedgerError> {
+    let (mut last, mut keys, mut bytes) = (None, 0, 0);
+    loop {
+        let page = ledger.list_failures(&record.id, filter, last, FAILURES_AT_ONCE).await?;
+        for FailureRecord { key_json, cursor, .. } in &page {
+            bytes += key_json.len();
+            if keys == KEYS_MAX || bytes > BYTES_MAX {
+                break;
+            }
+            let key: ObjectKey<'_> = serde_json::from_slice(key_json.as_bytes())
+                .map_err(|_| LedgerError { cause: "a failure's key is no key".to_owned() })?;
+            outbox.push(&key).await?;
+            keys += 1;
+            last = Some(*cursor);
+        }
+        if page.len() < FAILURES_AT_ONCE || keys == KEYS_MAX || bytes > BYTES_MAX {
+            break;
+        }
+    }
+    let Some(last) = last else { return Ok(None) };
+    Ok(Some((last, outbox.finish().await?)))
+}
+
+/// Sends what an earlier redrive has written down and not sent, if nobody else is at it.
+async fn finish_sending<L: ProducerLedger, Q: Queue, R, H: Host>(
+    record: &DeletionRecord,
+    Ports { ledger, queue, host, .. }: &Ports<'_, L, Q, R, H>,
+) -> Result<(), Problem> {
+    let part = PartRef { deletion: record.id.clone(), generation: record.generation, part: 0 };
+    let now = host.now();
+    let held = ledger.hold_sending(&part, now, now.plus_millis(SENDING_MS)).await;
+    if held.map_err(|error| Problem::ledger(&error))?.is_some() {
+        let sent = send_outbox(&part, None, now, *ledger, *queue, *host).await;
+        note_sent(&part, sent.map(drop), *ledger, *host).await?;
+    }
+    Ok(())
+}
+
+async fn note_sent(
+    part: &PartRef,
+    sent: Result<(), SendingError>,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<(), Problem> {
+    let noted = match sent {
+        Ok(()) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = noted {
+        read::release_sending(part, ledger, host).await;
+        return Err(error.into_problem(host.now()));
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+use super::*;
+
+/// Does what a consumer would to every message in the Queue, and takes it out: a key fails with the code that `fails` has for
+/// it.
+fn consume(world: &World, fails: impl Fn(&str) -> Option<FailureCode>) {
+    for body in world.queue.stored.take() {
+        let message = ChunkMessage::from_json(&body).unwrap();
+        let (token, now) = (format!("{:?}", message.chunk), world.host.now());
+        let requests = vec![ClaimRequest { chunk: message.chunk, keys: message.keys.len() }];
+        let claim = ClaimBatch { token: token.clone(), now, until: now.plus_millis(1), requests };
+        let ClaimReply::Granted(grant) = block_on(world.ledger.claim(&claim)).unwrap().remove(0) else {
+            continue;
+        };
+        let (mut deleted, mut failed) = (Vec::new(), Vec::new());
+        for (position, key) in message.keys.iter().enumerate() {
+            match fails(key.as_str()) {
+                Some(code) => failed.push(FailedKey {
+                    position,
+                    key_json: serde_json::to_string(key).unwrap(),
+                    code,
+                    error: None,
+                }),
+                None => deleted.push(position),
+            }
+        }
+        let outcomes = vec![ChunkOutcome::new(grant, deleted, failed, None, 1)];
+        block_on(world.ledger.record(&RecordBatch { token, now, outcomes, unreadable: Vec::new() })).unwrap();
+    }
+}
+
+impl World {
+    fn deletion(&self, id: &str) -> Value {
+        self.get(&format!("/v1/deletions/{id}")).body
+    }
+
+    fn redrive(&self, id: &str) -> Answer {
+        self.ask(request("POST", &format!("/v1/deletions/{id}/redrive"), Vec::new()))
+    }
+
+    fn redrives(&self, body: &Value) -> Answer {
+        self.ask(request("POST", "/v1/redrives", body.to_string().into_bytes()))
+    }
+
+    /// A deletion whose keys with an even number have failed, one of them in another way.
+    fn half_failed(&self, keys: usize) -> String {
+        let id = self.post(keys_body(keys)).body["id"].as_str().unwrap().to_owned();
+        consume(self, |key| match key.trim_start_matches("proj_42/").parse::<usize>().unwrap() {
+            0 => Some(FailureCode::AttemptsExhausted),
+            number if number % 2 == 0 => Some(FailureCode::ObjectLocked),
+            _ => None,
+        });
+        id
+    }
+
+    /// The keys in the Queue, in order.
+    fn queued(&self) -> Vec<String> {
+        let stored = self.queue.stored.borrow();
+        let keys = |body: &String| -> Vec<String> {
+            let message = ChunkMessage::from_json(body).unwrap();
+            message.keys.iter().map(|key| key.as_str().to_owned()).collect()
+        };
+        stored.iter().flat_map(keys).collect()
+    }
+}
+
+#[test]
+fn a_redrive_sends_what_failed_and_nothing_else_and_ends_with_the_same_total() {
+    let world = World::new();
+    let id = world.half_failed(5_000);
+    assert_eq!(world.deletion(&id)["counts"]["failed"], 2_500);
+
+    let redriven = world.redrive(&id);
+    assert_eq!((redriven.status, &redriven.body["generation"]), (202, &json!(1)), "{}", redriven.body);
+    let counts = json!({"total": 5_000, "pending": 2_500, "deleted": 2_500, "skipped": 0, "failed": 0, "cancelled": 0});
+    assert_eq!((&redriven.body["state"], &redriven.body["counts"]), (&json!("running"), &counts));
+    let expected: Vec<String> = (0..2_500).map(|n| format!("proj_42/{:052}", 2 * n)).collect();
+    assert_eq!(world.queued(), expected);
+
+    let under_way = world.redrive(&id);
+    assert_eq!((under_way.status, &under_way.body["generation"]), (202, &json!(1)));
+    assert_eq!(world.queued().len(), 2_500, "nothing is sent twice");
+    consume(&world, |_| None);
+    let end = world.deletion(&id);
+    assert_eq!((&end["state"], &end["counts"]["deleted"]), (&json!("succeeded"), &json!(5_000)));
+    let nothing = world.redrive(&id);
+    assert_eq!((nothing.status, nothing.body), (200, end));
+}
+
+#[test]
+fn what_fails_again_can_be_redriven_again() {
+    let world = World::new();
+    let id = world.half_failed(10);
+    world.redrive(&id);
+    consume(&world, |_| Some(FailureCode::ObjectLocked));
+    let failed = world.deletion(&id);
+    assert_eq!((&failed["state"], &failed["counts"]["failed"]), (&json!("failed"), &json!(5)));
+    assert_eq!(failed["errors"], json!([{"code": "object_locked", "r2_code": null, "count": 5}]));
+    assert_eq!(world.redrive(&id).body["generation"], 2);
+    consume(&world, |_| None);
+    assert_eq!(world.deletion(&id)["counts"]["deleted"], 10);
+}
+
+#[test]
+fn a_redrive_that_the_queue_refused_is_finished_by_the_next_or_by_upkeep() {
+    for by_upkeep in [false, true] {
+        let mut world = World::new();
+        let id = world.half_failed(10_000);
+        world.queue.fails = Some((15000, world.queue.sends.get()));
+        let refused = world.redrive(&id);
+        assert_eq!((refused.status, &refused.body["retryable"]), (503, &json!(true)));
+        assert_eq!(world.deletion(&id)["state"], "running", "it is written down");
+
+        world.queue.fails = None;
+        if by_upkeep {
+            upkeep(&world);
+        } else {
+            assert_eq!(world.redrive(&id).status, 202);
+        }
+        assert_eq!(world.queued().len(), 5_000);
+        upkeep(&world);
+        assert_eq!(world.queued().len(), 5_000, "once");
+        consume(&world, |_| None);
+        assert_eq!(world.deletion(&id)["counts"]["deleted"], 10_000);
+    }
+}
+
+#[test]
+fn what_is_not_over_or_was_cancelled_is_not_redriven() {
+    let world = World::new();
+    let id = world.post(keys_body(10)).body["id"].as_str().unwrap().to_owned();
+    let early = world.redrive(&id);
+    assert_eq!((early.status, &early.body["code"]), (409, &json!("deletion_not_final")));
+    assert_eq!((&early.body["retryable"], early.header("Retry-After")), (&json!(true), Some("5")));
+    world.ask(request("POST", &format!("/v1/deletions/{id}/cancel"), Vec::new()));
+    assert_eq!(world.redrive(&id).status, 200, "it has no failures");
+    assert_eq!(world.redrive("del_x").status, 404);
+
+    let id = world.half_failed(10);
+    for (target, body) in [("?code=x", ""), ("", r#"{"dry_run":true}"#)] {
+        let target = format!("/v1/deletions/{id}/redrive{target}");
+        let refused = world.ask(request("POST", &target, body.as_bytes().to_vec()));
+        assert_eq!((refused.status, &refused.body["code"]), (422, &json!("validation_failed")), "{target}");
+    }
+    assert_eq!(world.deletion(&id)["generation"], 0);
+}
+
+#[test]
+fn a_redrive_over_a_filter_says_first_what_it_would_send() {
+    let world = World::new();
+    let ids = [world.half_failed(10), world.half_failed(6)];
+    world.post(keys_body(10));
+    world.queue.stored.take();
+
+    let planned = world.redrives(&json!({"dry_run": true}));
+    let redrives = json!([{"deletion": ids[0], "keys": 5}, {"deletion": ids[1], "keys": 3}]);
+    assert_eq!(
+        (planned.status, planned.body),
+        (200, json!({"dry_run": true, "redrives": redrives, "keys": 8, "more": false}))
+    );
+    assert!(world.queued().is_empty() && world.deletion(&ids[0])["generation"] == 0);
+
+    let early = world.redrives(&json!({"failed_before": "2025-11-23T20:33:20Z"}));
+    assert_eq!((early.status, &early.body["keys"]), (202, &json!(0)));
+    let by_code =
+        world.redrives(&json!({"code": "attempts_exhausted", "failed_before": "2025-11-24T00:00:00+01:00"}));
+    assert_eq!((by_code.status, &by_code.body["keys"]), (202, &json!(2)));
+    assert_eq!(world.queued(), vec![format!("proj_42/{:052}", 0); 2]);
+    let counts = world.deletion(&ids[0])["counts"].clone();
+    assert_eq!((&counts["pending"], &counts["failed"], &counts["total"]), (&json!(1), &json!(4), &json!(10)));
+    consume(&world, |_| None);
+    assert_eq!(world.redrives(&json!({})).body["keys"], 6);
+    consume(&world, |_| None);
+    assert_eq!(world.deletion(&ids[1])["state"], "succeeded");
+}
+
+#[test]
+fn a_filter_that_is_wrong_sends_nothing() {
+    let world = World::new();
+    let id = world.half_failed(10);
+    for (body, pointer) in [
+        (json!({"code": "locked"}), "#/code"),
+        (json!({"code": null}), "#/code"),
+        (json!({"failed_before": "yesterday"}), "#/failed_before"),
+        (json!({"dry_run": "false"}), "#/dry_run"),
+        (json!({"dryrun": true}), "#/dryrun"),
+        (json!([]), "#"),
+    ] {
+        let refused = world.redrives(&body);
+        assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (422, &json!(pointer)), "{body}");
+    }
+    assert_eq!(world.ask(request("POST", "/v1/redrives", b"{".to_vec())).status, 400);
+    assert_eq!(world.ask(request("POST", "/v1/redrives", vec![b' '; 70_000])).status, 413);
+    assert_eq!(world.deletion(&id)["generation"], 0);
+}
+
+#[test]
+fn only_an_operator_redrives() {
+    let world = world_with(&[("backend", json!({"roles": ["delete", "read"]}))]);
+    let id = world.half_failed(10);
+    for target in [format!("/v1/deletions/{id}/redrive"), "/v1/redrives".to_owned()] {
+        assert_eq!(world.ask_as("backend-token", request("POST", &target, Vec::new())).status, 403);
+    }
+}
