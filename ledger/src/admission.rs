@@ -54,6 +54,13 @@ pub enum Sending {
     },
 }
 
+impl Sending {
+    /// From the columns `done` and `sending_until`.
+    pub(crate) fn read(row: &Row) -> Result<Self, LedgerError> {
+        Ok(if row.is("done")? { Self::Done } else { Self::Held { until: row.time("sending_until")? } })
+    }
+}
+
 const CLAIM_KEY: &str = "\
 INSERT INTO idempotency_keys (requested_by, idempotency_key, fingerprint, deletion) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT DO NOTHING";
@@ -127,11 +134,9 @@ pub(crate) async fn find_key(
 }
 
 fn read_earlier(row: &Row) -> Result<EarlierRequest, LedgerError> {
-    let sending =
-        if row.is("done")? { Sending::Done } else { Sending::Held { until: row.time("sending_until")? } };
     Ok(EarlierRequest {
         deletion: row.parsed("deletion")?,
         fingerprint: row.text("fingerprint")?.to_owned(),
-        sending,
+        sending: Sending::read(row)?,
     })
 }

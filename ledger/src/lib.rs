@@ -42,7 +42,7 @@ pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
 pub use listing::{DeletionFilter, DeletionPage};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
-pub use part::{NewPart, PartRef};
+pub use part::{NewPart, PartRecord, PartRef, Sealing};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
 pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};

@@ -1,7 +1,9 @@
 use protocol::limits::PART_CHUNKS_MAX;
 use protocol::{DeletionId, RequestId, Timestamp};
 
-use crate::database::{Database, LedgerError, Statement, Value, json, run};
+use crate::admission::Sending;
+use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows, run};
+use crate::record::{self, FinishedDeletion};
 
 /// Names one part of a deletion: keys that one request brought.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +27,34 @@ pub struct NewPart {
     pub duplicates_removed: usize,
     /// Until when the request holds the sending of its messages for itself.
     pub sending_until: Timestamp,
+}
+
+/// A part that has been put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartRecord {
+    /// Its number.
+    pub part: u32,
+    /// How many keys it has.
+    pub keys: u64,
+    /// Duplicates that were left out of it.
+    pub duplicates_removed: u64,
+    /// Messages it was sent as.
+    pub messages: u64,
+    /// Which body it was made of.
+    pub fingerprint: String,
+    /// How far it came.
+    pub sending: Sending,
+}
+
+/// What a deletion that is put in parts consists of, after an attempt to seal it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealing {
+    /// It takes no more parts.
+    pub is_sealed: bool,
+    /// Its parts, in order.
+    pub parts: Vec<PartRecord>,
+    /// The deletion, if that was all that was missing to its end; told once, ever.
+    pub finished: Vec<FinishedDeletion>,
 }
 
 impl PartRef {
@@ -94,6 +124,102 @@ pub(crate) fn values(
         part.sending_until.as_millis().into(),
         fingerprint.into(),
     ]))
+}
+
+/// Only of a deletion that takes parts, and only the first of this number.
+const PUT: &str = insert_part!(
+    "FROM deletions WHERE id = ?1 AND sealed_at IS NULL AND cancelled_at IS NULL ON CONFLICT DO NOTHING"
+);
+
+const IS_PUT: &str = "\
+SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = ?3 AND upload = ?4";
+
+macro_rules! select_parts {
+    ($rest:literal) => {
+        concat!(
+            "\
+SELECT part, keys, duplicates_removed, json_array_length(chunk_keys) AS messages, fingerprint, sending_until,
+       enqueued_at IS NOT NULL AS done
+FROM parts WHERE deletion = ?1 AND generation = 0 AND part > 0",
+            $rest
+        )
+    };
+}
+
+const FIND: &str = select_parts!(" AND part = ?2");
+
+const LIST: &str = select_parts!(" ORDER BY part");
+
+/// Takes what is said of the parts only if it is so: the parts 1 to ?3, all of them sent, with ?4 keys as they were asked,
+/// duplicates and all.
+const SEAL: &str = "\
+UPDATE deletions SET sealed_at = ?2
+WHERE id = ?1 AND sealed_at IS NULL AND cancelled_at IS NULL
+  AND (?3, ?3, ?3, ?4) =
+      (SELECT COUNT(*), SUM(enqueued_at IS NOT NULL), MAX(part), SUM(keys + duplicates_removed)
+       FROM parts WHERE deletion = ?1 AND generation = 0)";
+
+const IS_SEALED: &str = "SELECT sealed_at IS NOT NULL AS is_sealed FROM deletions WHERE id = ?1";
+
+/// Writes down a part that has been put, whose messages are in the outbox already. False when the deletion takes no parts, or
+/// has one of this number: nothing is written then.
+pub(crate) async fn put(
+    database: &impl Database,
+    at: &PartRef,
+    part: &NewPart,
+    fingerprint: &str,
+) -> Result<bool, LedgerError> {
+    let statements = vec![
+        Statement::new(PUT, values(at, part, Some(fingerprint))?),
+        Statement::new(IS_PUT, at.and([part.upload.as_str().into()])),
+    ];
+    Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))
+}
+
+/// The part of this number, if it has been put.
+pub(crate) async fn find(
+    database: &impl Database,
+    deletion: &DeletionId,
+    part: u32,
+) -> Result<Option<PartRecord>, LedgerError> {
+    let statement = Statement::new(FIND, [deletion.as_str().into(), part.into()]);
+    run(database, statement).await?.first().map(read_part).transpose()
+}
+
+/// Seals a deletion if it consists of the parts 1 to `parts`, all of them sent, with `keys` keys as they were asked; and says
+/// what it consists of.
+pub(crate) async fn seal(
+    database: &impl Database,
+    deletion: &DeletionId,
+    parts: u32,
+    keys: u64,
+    now: Timestamp,
+) -> Result<Sealing, LedgerError> {
+    let id: Value = deletion.as_str().into();
+    let seal = Statement::new(SEAL, [id.clone(), now.as_millis().into(), parts.into(), keys.into()]);
+    let [finish, empty_outbox] = record::finish(&json(&[deletion])?, now);
+    let is_sealed = Statement::new(IS_SEALED, [id.clone()]);
+    let statements = vec![seal, finish, empty_outbox, is_sealed, Statement::new(LIST, [id])];
+    let mut answer = database.batch(statements).await?.into_iter().skip(1);
+    let finished = record::read_finished(&mut answer)?;
+    let mut answer = answer.skip(1);
+    let is_sealed = next_rows(&mut answer)?.first().map(|row| row.is("is_sealed")).transpose()?;
+    Ok(Sealing {
+        is_sealed: is_sealed.unwrap_or_default(),
+        parts: next_rows(&mut answer)?.iter().map(read_part).collect::<Result<_, _>>()?,
+        finished,
+    })
+}
+
+fn read_part(row: &Row) -> Result<PartRecord, LedgerError> {
+    Ok(PartRecord {
+        part: row.number("part")?,
+        keys: row.number("keys")?,
+        duplicates_removed: row.number("duplicates_removed")?,
+        messages: row.number("messages")?,
+        fingerprint: row.text_if_any("fingerprint")?.unwrap_or_default().to_owned(),
+        sending: Sending::read(row)?,
+    })
 }
 
 /// Takes over the sending of a part's messages, from a request that died over it: answers with the end of the undo window,

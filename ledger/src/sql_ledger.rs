@@ -9,7 +9,7 @@ use crate::deletion::{self, DeletionRecord};
 use crate::failure::{self, FailureCursor, FailureRecord};
 use crate::listing::{self, DeletionFilter, DeletionPage};
 use crate::outbox::{self, OutboxPiece};
-use crate::part::{self, PartRef};
+use crate::part::{self, NewPart, PartRecord, PartRef, Sealing};
 use crate::record::{self, RecordBatch, RecordReply};
 use crate::redrive::{self, FailureFilter, NewRedrive, RedrivableDeletion};
 use crate::stats::{self, LedgerStats};
@@ -42,6 +42,44 @@ pub trait ProducerLedger {
     ///
     /// [`LedgerError`].
     fn admit_deletion(&self, deletion: &NewDeletion) -> impl Future<Output = Result<bool, LedgerError>>;
+
+    /// Writes a part down that has been put, before the first of its messages is sent. False when the deletion takes no parts,
+    /// or has one of this number: nothing is written then.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn admit_part(
+        &self,
+        at: &PartRef,
+        part: &NewPart,
+        fingerprint: &str,
+    ) -> impl Future<Output = Result<bool, LedgerError>>;
+
+    /// The part of this number, if it has been put.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn find_part(
+        &self,
+        deletion: &DeletionId,
+        part: u32,
+    ) -> impl Future<Output = Result<Option<PartRecord>, LedgerError>>;
+
+    /// Seals a deletion if it consists of the parts 1 to `parts`, all of them sent, with `keys` keys as they were asked, and
+    /// says what it consists of.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn seal_deletion(
+        &self,
+        deletion: &DeletionId,
+        parts: u32,
+        keys: u64,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Sealing, LedgerError>>;
 
     /// What this Idempotency-Key of this token has made before.
     ///
@@ -278,6 +316,24 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
 
     async fn admit_deletion(&self, deletion: &NewDeletion) -> Result<bool, LedgerError> {
         admission::admit(&self.database, deletion).await
+    }
+
+    async fn admit_part(&self, at: &PartRef, part: &NewPart, fingerprint: &str) -> Result<bool, LedgerError> {
+        part::put(&self.database, at, part, fingerprint).await
+    }
+
+    async fn find_part(&self, deletion: &DeletionId, part: u32) -> Result<Option<PartRecord>, LedgerError> {
+        part::find(&self.database, deletion, part).await
+    }
+
+    async fn seal_deletion(
+        &self,
+        deletion: &DeletionId,
+        parts: u32,
+        keys: u64,
+        now: Timestamp,
+    ) -> Result<Sealing, LedgerError> {
+        part::seal(&self.database, deletion, parts, keys, now).await
     }
 
     async fn find_idempotency_key(

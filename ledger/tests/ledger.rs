@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter, Grant,
     Idempotency, NewDeletion, NewPart, NewRedrive, OutboxPiece, PartRef, ProducerLedger, RecordBatch,
-    RecordReply, Sending, SqlLedger, SqliteDatabase, UnreadableMessage,
+    RecordReply, Sealing, Sending, SqlLedger, SqliteDatabase, UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -33,17 +33,20 @@ fn chunk(number: u32) -> ChunkRef {
 /// A ledger with one deletion of these chunks.
 fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
     let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
-    let deletion = NewDeletion {
+    assert!(block_on(ledger.admit_deletion(&deletion(Some(part(7, chunk_keys))))).unwrap());
+    ledger
+}
+
+fn deletion(part: Option<NewPart>) -> NewDeletion {
+    NewDeletion {
         id: id(),
         requested_by: "backend".to_owned(),
         requested_at: at(0),
         not_before: at(0),
-        part: Some(part(7, chunk_keys)),
+        part,
         idempotency: None,
         labels: protocol::Labels::default(),
-    };
-    assert!(block_on(ledger.admit_deletion(&deletion)).unwrap());
-    ledger
+    }
 }
 
 /// A part that the request of this number brings.
@@ -375,6 +378,110 @@ fn only_messages_that_were_brought_for_nothing_are_discarded() {
     assert_eq!(kept, Some(vec!["message of 7".to_owned()]));
     // The other's are gone, so that they could be written again.
     fill(&ledger, &upload(8), &part, 0, &["message of 8".to_owned()]);
+}
+
+/// A ledger with a deletion that is put in parts.
+fn open_ledger() -> SqlLedger<SqliteDatabase> {
+    let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
+    assert!(block_on(ledger.admit_deletion(&deletion(None))).unwrap());
+    assert_eq!(counts(&ledger, 0), (Counts::default(), State::Accepting));
+    ledger
+}
+
+/// Puts a part of these chunks and sends it.
+fn put(ledger: &impl ProducerLedger, number: u32, chunk_keys: &[usize]) -> bool {
+    let at_part = PartRef { part: number, ..PartRef::request(&id()) };
+    let part = part(number.into(), chunk_keys);
+    let is_put = block_on(ledger.admit_part(&at_part, &part, "body")).unwrap();
+    block_on(ledger.mark_enqueued(&at_part, at(0))).unwrap();
+    is_put
+}
+
+fn delete_all(ledger: &impl ConsumerLedger, chunk: &ChunkRef, keys: usize, now: u64) -> RecordReply {
+    let token = format!("{chunk:?}");
+    let grant = granted(claim(ledger, &token, now, chunk, keys));
+    record(ledger, &token, now, vec![ChunkOutcome::new(grant, 0..keys, vec![], None, 1)])
+}
+
+#[test]
+fn a_deletion_in_parts_ends_when_it_is_sealed_and_every_part_is_decided() {
+    for sealed_first in [true, false] {
+        let ledger = open_ledger();
+        assert!(put(&ledger, 2, &[1]) && put(&ledger, 1, &[3, 2]));
+        assert_eq!(delete_all(&ledger, &chunk(2_000), 1, 1).finished.len(), 0);
+        assert_eq!(delete_all(&ledger, &chunk(1_000), 3, 2).finished.len(), 0);
+        let expected = Counts { total: 6, pending: 2, deleted: 4, ..Counts::default() };
+        assert_eq!(counts(&ledger, 3), (expected, State::Accepting));
+
+        let seal = || block_on(ledger.seal_deletion(&id(), 2, 6, at(4))).unwrap();
+        let finish = || delete_all(&ledger, &chunk(1_001), 2, 5).finished;
+        let finished = if sealed_first {
+            assert_eq!(seal().finished, []);
+            assert_eq!(counts(&ledger, 4).1, State::Running);
+            finish()
+        } else {
+            assert_eq!(finish(), []);
+            assert_eq!(counts(&ledger, 5).1, State::Accepting, "more may come");
+            seal().finished
+        };
+        assert_eq!(
+            (finished.len(), finished[0].counts),
+            (1, Counts { total: 6, deleted: 6, ..Counts::default() })
+        );
+        assert_eq!(counts(&ledger, 6).1, State::Succeeded);
+        let again = seal();
+        assert!(again.is_sealed && again.finished.is_empty());
+        assert!(!put(&ledger, 3, &[1]), "it is sealed");
+    }
+}
+
+#[test]
+fn what_is_not_as_it_was_said_is_not_sealed() {
+    let ledger = open_ledger();
+    let sealed = |parts, keys| block_on(ledger.seal_deletion(&id(), parts, keys, at(1))).unwrap().is_sealed;
+    assert!(!sealed(0, 0));
+    let unsent = PartRef { part: 1, ..PartRef::request(&id()) };
+    assert!(block_on(ledger.admit_part(&unsent, &part(1, &[3]), "body")).unwrap());
+    assert!(!sealed(1, 3), "it is not sent");
+    assert!(put(&ledger, 3, &[1]));
+    block_on(ledger.mark_enqueued(&unsent, at(0))).unwrap();
+    assert!(!sealed(2, 4), "part 2 is missing");
+    assert!(!sealed(3, 4), "part 2 is missing");
+    assert!(put(&ledger, 2, &[2]));
+    assert!(!sealed(3, 5) && !sealed(2, 6) && !sealed(4, 6));
+    assert!(sealed(3, 6));
+    let Sealing { parts, .. } = block_on(ledger.seal_deletion(&id(), 9, 9, at(2))).unwrap();
+    assert_eq!(parts.iter().map(|part| (part.part, part.keys)).collect::<Vec<_>>(), [(1, 3), (2, 2), (3, 1)]);
+}
+
+#[test]
+fn a_part_is_put_once_and_never_into_what_takes_none() {
+    let ledger = open_ledger();
+    assert!(put(&ledger, 1, &[3]));
+    let again = PartRef { part: 1, ..PartRef::request(&id()) };
+    assert!(!block_on(ledger.admit_part(&again, &part(9, &[4]), "other")).unwrap());
+    let found = block_on(ledger.find_part(&id(), 1)).unwrap().unwrap();
+    assert_eq!((found.keys, found.fingerprint.as_str(), found.sending), (3, "body", Sending::Done));
+    assert_eq!(block_on(ledger.find_part(&id(), 2)).unwrap(), None);
+    assert!(matches!(claim(&ledger, "a", 0, &chunk(1_000), 4), ClaimReply::NotAccepted(_)));
+
+    block_on(ledger.cancel_deletion(&id(), at(1))).unwrap();
+    let expected = Counts { total: 3, cancelled: 3, ..Counts::default() };
+    assert_eq!(counts(&ledger, 2), (expected, State::Cancelled));
+    assert!(!put(&ledger, 2, &[1]), "it is cancelled");
+    let whole = self::ledger(&[1]);
+    assert!(!put(&whole, 1, &[1]), "it came as a whole");
+}
+
+#[test]
+fn what_was_never_sealed_is_cancelled_and_never_looks_whole() {
+    let ledger = open_ledger();
+    assert!(put(&ledger, 1, &[3]));
+    delete_all(&ledger, &chunk(1_000), 3, 1);
+    assert_eq!(block_on(ledger.cancel_abandoned(at(LEASE_MS - 1), at(LEASE_MS))).unwrap(), 0, "just put");
+    assert_eq!(block_on(ledger.cancel_abandoned(at(LEASE_MS), at(LEASE_MS))).unwrap(), 1);
+    let expected = Counts { total: 3, deleted: 3, ..Counts::default() };
+    assert_eq!(counts(&ledger, LEASE_MS), (expected, State::Cancelled));
 }
 
 /// What a redrive of the deletion as it is now would do, with its first `limit` failures.

@@ -1,0 +1,131 @@
+//! What failed is sent again once the reason is gone: nothing twice, nothing lost, whoever asks how often and whatever dies.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use crash::{Counts, Fault, Gate, Neighbours, Pair, QUEUE, Reply, When};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A pair with a deletion of 3,000 keys of which `locked` have failed, and a bystander.
+fn failed(locked: usize) -> Result<(Pair, String)> {
+    let pair = Pair::start()?;
+    let keys: Vec<_> = (0..3_000).map(|at| format!("proj_42/{at}.jpg")).collect();
+    pair.bucket.upload(keys.clone());
+    pair.bucket.upload(["proj_421/bystander.jpg"]);
+    pair.bucket.lock(keys.iter().step_by(3_000 / locked).cloned(), Neighbours::Kept);
+    let id = pair.accept(&keys)?;
+    pair.settle()?;
+    let (total, failed) = (3_000, locked as u64);
+    let counts = Counts { total, failed, deleted: total - failed, ..Counts::default() };
+    assert_eq!(pair.progress(&id)?, ("failed".to_owned(), counts));
+    Ok((pair, id))
+}
+
+fn redrive(pair: &Pair, id: &str) -> Result<Reply> {
+    pair.call("POST", &format!("/v1/deletions/{id}/redrive"), None)
+}
+
+fn assert_succeeded(pair: &Pair, id: &str) -> Result<()> {
+    pair.settle()?;
+    assert_eq!(pair.progress(id)?, ("succeeded".to_owned(), Counts::all_deleted(3_000)));
+    assert_eq!(pair.failures(id)?, Vec::<Value>::new());
+    assert_eq!(pair.bucket.keys(), ["proj_421/bystander.jpg"]);
+    assert_eq!(pair.unreadable_messages()?, Vec::<Value>::new());
+    let left: Vec<i64> = pair.database.query("SELECT COUNT(*) FROM outbox", [], |row| row.get(0))?;
+    assert_eq!(left, [0], "the outbox of what is over");
+    Ok(())
+}
+
+#[test]
+fn a_redrive_after_the_fault_is_gone_succeeds_with_the_same_total() -> Result<()> {
+    let (pair, id) = failed(10)?;
+    // The fault is still there: they fail once more.
+    assert_eq!(redrive(&pair, &id)?.status, 202);
+    pair.settle()?;
+    assert_eq!(pair.failures(&id)?.len(), 10);
+    pair.bucket.unlock();
+    let redriven = redrive(&pair, &id)?;
+    assert_eq!((redriven.status, redriven.body.get("generation")), (202, Some(&json!(2))));
+    assert_succeeded(&pair, &id)
+}
+
+#[test]
+fn of_many_redrives_at_once_one_is_sent() -> Result<()> {
+    let (pair, id) = failed(10)?;
+    pair.bucket.unlock();
+    let answers = thread::scope(|scope| {
+        let redrives: Vec<_> = (0..20).map(|_| scope.spawn(|| redrive(&pair, &id))).collect();
+        redrives.into_iter().map(|redrive| redrive.join().unwrap_or_else(|_| bail!("it panicked"))).collect()
+    });
+    let answers: Vec<Reply> = Result::<_>::from_iter::<Vec<Result<Reply>>>(answers)?;
+    assert!(answers.iter().all(|answer| [200, 202].contains(&answer.status)), "{answers:?}");
+    assert_eq!(pair.queue.messages(QUEUE).len(), 1, "one message for ten keys");
+    assert_succeeded(&pair, &id)
+}
+
+/// 1. Half of what failed is redriven, by its code, while the other half is still locked. 2. A redrive during its delivery
+///    changes nothing. 3. The rest follows.
+#[test]
+fn a_redrive_during_delivery_loses_nothing() -> Result<()> {
+    let (pair, id) = failed(10)?;
+    assert_eq!(redrive(&pair, &id)?.status, 202);
+    let gate = Gate::new();
+    pair.bucket.fail_deletes(1, Fault::stalled(When::Before, &gate));
+    thread::scope(|scope| -> Result<()> {
+        let delivery = scope.spawn(|| pair.settle());
+        gate.arrived(1, PATIENCE)?;
+        let during = redrive(&pair, &id)?;
+        assert_eq!((during.status, during.body.get("generation")), (202, Some(&json!(1))));
+        gate.open();
+        delivery.join().unwrap_or_else(|_| bail!("the delivery panicked"))
+    })?;
+    assert_eq!(pair.failures(&id)?.len(), 10, "they are still locked");
+    pair.bucket.unlock();
+    assert_eq!(pair.call("POST", "/v1/redrives", Some(&json!({"code": "object_locked"})))?.status, 202);
+    assert_succeeded(&pair, &id)
+}
+
+/// The runtime is killed at each step of a redrive; the same call again, or upkeep, carries it through.
+#[test]
+fn a_redrive_that_dies_anywhere_is_finished_by_the_next() -> Result<()> {
+    for (statement, when, by_upkeep) in [
+        ("INSERT INTO outbox", When::After, false),
+        ("INSERT INTO parts", When::Before, false),
+        ("INSERT INTO parts", When::After, false),
+        ("UPDATE parts SET enqueued_at", When::Before, true),
+    ] {
+        let (mut pair, id) = failed(10)?;
+        pair.bucket.unlock();
+        let gate = Gate::new();
+        pair.database.fail("producer", statement, 0, 1, Fault::stalled(when, &gate));
+        let url = format!("http://{}/v1/deletions/{id}/redrive", pair.workerd.address("producer")?);
+        let answered = thread::scope(|scope| {
+            let call = scope.spawn(move || {
+                ureq::post(&url).header("authorization", "Bearer crash-test-token").send_empty().is_ok()
+            });
+            gate.arrived(1, PATIENCE)?;
+            pair.workerd.kill()?;
+            call.join().or_else(|_| bail!("the call panicked"))
+        })?;
+        assert!(!answered, "answered by the dead");
+        gate.open();
+        pair.workerd.restart()?;
+        // As it is when the dead one's hold has ended.
+        pair.database.execute("UPDATE parts SET sending_until = 0", [])?;
+        if by_upkeep {
+            pair.dispatcher()?.cron()?;
+        } else {
+            assert!([200, 202].contains(&redrive(&pair, &id)?.status), "{statement} {when:?}");
+        }
+        pair.settle()?;
+        pair.database.execute(
+            "DELETE FROM outbox WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.upload = outbox.upload)",
+            [],
+        )?;
+        assert_succeeded(&pair, &id)?;
+    }
+    Ok(())
+}
