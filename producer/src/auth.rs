@@ -46,7 +46,7 @@ pub(crate) enum Role {
 impl Role {
     const ALL: [Self; 4] = [Self::Delete, Self::Sweep, Self::Operate, Self::Read];
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Delete => "delete",
             Self::Sweep => "sweep",

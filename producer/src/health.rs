@@ -1,6 +1,7 @@
 use ledger::ProducerLedger;
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::http::Response;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
@@ -15,13 +16,18 @@ pub(crate) fn healthz() -> Response {
     Response::json(200, &Health { status: "ok" })
 }
 
-/// `GET /readyz`: 200 when the ledger and the Queue answer, 503 when one does not.
-pub(crate) async fn readyz(ledger: &impl ProducerLedger, queue: &impl Queue) -> Result<Response, Problem> {
-    let not_ready = |what: &str, cause: String| {
-        let detail = format!("The {what} does not answer.");
+/// `GET /readyz`: 200 when the configuration is right and the ledger and the Queue answer, else 503: then no other call
+/// would do what it is for.
+pub(crate) async fn readyz(
+    config: Result<&Config, &str>,
+    ledger: &impl ProducerLedger,
+    queue: &impl Queue,
+) -> Result<Response, Problem> {
+    let not_ready = |detail: &str, cause: &str| {
         Problem::new(ProblemCode::NotReady, detail).with_cause(cause).with_header("Retry-After", "5")
     };
-    ledger.ping().await.map_err(|error| not_ready("ledger", error.cause))?;
-    queue.ping().await.map_err(|cause| not_ready("queue", cause))?;
+    config.map_err(|cause| not_ready("The producer is not configured.", cause))?;
+    ledger.ping().await.map_err(|error| not_ready("The ledger does not answer.", &error.cause))?;
+    queue.ping().await.map_err(|cause| not_ready("The Queue does not answer.", &cause))?;
     Ok(Response::json(200, &Health { status: "ready" }))
 }

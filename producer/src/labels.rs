@@ -6,9 +6,9 @@ use crate::fields::{JsonObject, pointer};
 use crate::problem::{FieldError, Problem};
 use crate::wire::Text;
 
-const LABELS_MAX: usize = 16;
-const NAME_CHARACTERS_MAX: usize = 64;
-const VALUE_BYTES_MAX: usize = 512;
+pub(crate) const LABELS_MAX: usize = 16;
+pub(crate) const NAME_CHARACTERS_MAX: usize = 64;
+pub(crate) const VALUE_BYTES_MAX: usize = 512;
 
 /// Whether a text can be the name of a label: 1 to 64 characters of `[A-Za-z0-9_.-]`.
 pub(crate) fn is_name(text: &str) -> bool {

@@ -11,6 +11,7 @@
 //! like (`protocol`), and the Workers runtime, which only `shell.rs` knows, on wasm32.
 
 mod accept;
+mod assets;
 mod auth;
 mod body;
 mod config;
@@ -23,6 +24,7 @@ mod idempotency;
 mod labels;
 mod list;
 mod ndjson;
+mod openapi;
 mod outbox;
 mod page;
 mod problem;
@@ -40,6 +42,7 @@ mod upkeep;
 mod view;
 mod wire;
 
+pub use assets::Assets;
 pub use config::{Config, Settings};
 pub use host::Host;
 pub use http::{Body, BodyError, Request, Response, ResponseBody};

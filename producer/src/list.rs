@@ -34,7 +34,7 @@ pub(crate) async fn deletions(
 }
 
 /// Each deletion of a page costs the reading of its chunks and failures, of which it can have thousands.
-const SIZE_MAX: usize = 100;
+pub(crate) const SIZE_MAX: usize = 100;
 
 const PARAMETERS: &str = "no parameter of this call; it takes state, label.NAME, page_size and page_token";
 

@@ -16,8 +16,8 @@ impl Default for Page {
     }
 }
 
-const SIZE_DEFAULT: usize = 100;
-const SIZE_MAX: usize = 1_000;
+pub(crate) const SIZE_DEFAULT: usize = 100;
+pub(crate) const SIZE_MAX: usize = 1_000;
 
 impl Page {
     /// Reads `page_size` (1 to 1,000; more is taken for 1,000) and `page_token` out of a query.

@@ -17,6 +17,7 @@ pub(crate) struct Problem {
 
 /// What kind of thing went wrong. Stable: clients compare these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(serde::Deserialize))]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ProblemCode {
     MalformedRequest,
@@ -83,7 +84,7 @@ impl ProblemCode {
         }
     }
 
-    fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             Self::MalformedRequest => 400,
             Self::Unauthenticated | Self::InvalidToken => 401,
@@ -120,7 +121,7 @@ impl ProblemCode {
     }
 
     /// Whether the same request may succeed later without anybody changing anything about it.
-    fn retryable(self) -> bool {
+    pub(crate) fn retryable(self) -> bool {
         match self {
             Self::RequestInProgress
             | Self::DeletionNotFinal

@@ -5,6 +5,7 @@ use ledger::{
 use protocol::limits::{DELETE_KEYS_MAX, KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX, PART_CHUNKS_MAX};
 use protocol::{Counts, DeletionId, Event, FailureCode, ObjectKey, RequestId, State, Timestamp, rfc3339};
 
+use crate::assets::Assets;
 use crate::auth::Principal;
 use crate::fields::{Fields, read_small};
 use crate::host::Host;
@@ -14,6 +15,7 @@ use crate::outbox::{FilledOutbox, OutboxWriter, discard};
 use crate::page::refuse_all;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
+use crate::rate_limit::RateLimiter;
 use crate::read;
 use crate::router::Ports;
 use crate::sending::{SendingError, send_filled, send_outbox};
@@ -43,13 +45,13 @@ const DRY_RUN: &str = "dry_run";
 /// 2. *await* Find the deletion: 404. One whose redrive is under way is finished sending and answered as it is, 202; one
 ///    without failures is answered as it is, 200. 409 for one that is not over, or that was cancelled.
 /// 3. *await* Send the failures again, see [`send_again`]; 202.
-pub(crate) async fn deletion<L: ProducerLedger, Q: Queue, R, H: Host>(
+pub(crate) async fn deletion(
     id: &str,
     query: &str,
     body: impl Body,
     principal: Principal<'_>,
     request_id: &RequestId,
-    ports: &Ports<'_, L, Q, R, H>,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<Response, Problem> {
     let Ports { ledger, host, .. } = ports;
     // (1) Nothing.
@@ -81,11 +83,11 @@ pub(crate) async fn deletion<L: ProducerLedger, Q: Queue, R, H: Host>(
 
 /// `POST /v1/redrives`: sends the failures of all deletions that are over again, those that the filter lets through: 202. With
 /// `dry_run` it says which they would be: 200. 422 for a wrong field.
-pub(crate) async fn failures<L: ProducerLedger, Q: Queue, R, H: Host, B: Body>(
+pub(crate) async fn failures(
     query: &str,
-    request: Request<B>,
+    request: Request<impl Body>,
     request_id: &RequestId,
-    ports: &Ports<'_, L, Q, R, H>,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<Response, Problem> {
     refuse_all(query, "no parameter: this call takes its filter in the body")?;
     let body = read_small(request.body).await?;
@@ -124,11 +126,11 @@ fn failed_before(fields: &Fields<'_>) -> Result<Option<Timestamp>, Problem> {
 }
 
 /// Sends a deletion's failures again, unless somebody else was first. Answers with how many.
-async fn send_again_by_id<L: ProducerLedger, Q: Queue, R, H: Host>(
+async fn send_again_by_id(
     id: &DeletionId,
     filter: FailureFilter,
     request_id: &RequestId,
-    ports: &Ports<'_, L, Q, R, H>,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<u64, Problem> {
     let found = ports.ledger.find_deletion(id, ports.host.now()).await;
     match found.map_err(|error| Problem::ledger(&error))? {
@@ -145,11 +147,18 @@ async fn send_again_by_id<L: ProducerLedger, Q: Queue, R, H: Host>(
 /// 2. *await* Make the failures a part of the deletion, which is open again then: all or nothing, and of two at once one.
 ///    From here on they are sent, by this request, by the next one, or by upkeep.
 /// 3. *await* Send every message: 429 or 503. *await* Note that all are stored.
-async fn send_again<L: ProducerLedger, Q: Queue, R, H: Host>(
+async fn send_again(
     record: &DeletionRecord,
     filter: FailureFilter,
     request_id: &RequestId,
-    Ports { ledger, queue, host, .. }: &Ports<'_, L, Q, R, H>,
+    Ports { ledger, queue, host, .. }: &Ports<
+        '_,
+        impl ProducerLedger,
+        impl Queue,
+        impl RateLimiter,
+        impl Assets,
+        impl Host,
+    >,
 ) -> Result<u64, Problem> {
     // (1) Write.
     let generation = record.generation + 1;
@@ -220,9 +229,16 @@ async fn fill<L: ProducerLedger>(
 }
 
 /// Sends what an earlier redrive has written down and not sent, if nobody else is at it.
-async fn finish_sending<L: ProducerLedger, Q: Queue, R, H: Host>(
+async fn finish_sending(
     record: &DeletionRecord,
-    Ports { ledger, queue, host, .. }: &Ports<'_, L, Q, R, H>,
+    Ports { ledger, queue, host, .. }: &Ports<
+        '_,
+        impl ProducerLedger,
+        impl Queue,
+        impl RateLimiter,
+        impl Assets,
+        impl Host,
+    >,
 ) -> Result<(), Problem> {
     let part = PartRef { deletion: record.id.clone(), generation: record.generation, part: 0 };
     let now = host.now();

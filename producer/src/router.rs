@@ -2,12 +2,14 @@ use ledger::ProducerLedger;
 use protocol::{Event, RequestId};
 
 use crate::accept::accept;
+use crate::assets::Assets;
 use crate::auth::Role;
 use crate::config::Config;
 use crate::health::{healthz, readyz};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::list;
+use crate::openapi::read_description;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
@@ -17,126 +19,129 @@ use crate::stats;
 
 /// What the producer stands on.
 #[derive(Debug)]
-pub struct Ports<'a, L, Q, R, H> {
+pub struct Ports<'a, L, Q, R, A, H> {
     /// The ledger.
     pub ledger: &'a L,
     /// The Queue.
     pub queue: &'a Q,
     /// The limit on calls.
     pub limiter: &'a R,
+    /// The files that are deployed with the Worker.
+    pub assets: &'a A,
     /// The machine.
     pub host: &'a H,
     /// The configuration, or what is wrong with it.
     pub config: Result<&'a Config, &'a str>,
 }
 
-/// Everything that can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route<'a> {
-    /// Open to anybody: the probes of a load balancer have no token, and learn nothing.
-    Probe(Probe),
-    /// For whoever has a token.
-    Call(Call<'a>),
+/// A call of the API.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
+    /// Its path, where `{id}` and its like stand for any one segment. The log and the API's description know it by this.
+    pub(crate) pattern: &'static str,
+    pub(crate) access: Access,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Probe {
+/// Who may make a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Access {
+    /// Anybody: the probes of a load balancer have no token, and learn nothing.
+    Open(OpenCall),
+    /// Whoever has a token with one of these roles.
+    AnyOf(&'static [Role], Call),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OpenCall {
     Healthz,
+    ReadDescription,
     Readyz,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    CancelDeletion,
     CreateDeletion,
     ListDeletions,
-    ReadDeletion { id: &'a str },
-    CancelDeletion { id: &'a str },
-    RedriveDeletion { id: &'a str },
-    RedriveFailures,
-    ListFailures { id: &'a str },
+    ListFailures,
     ListUnreadableMessages,
+    ReadDeletion,
     ReadStats,
+    RedriveDeletion,
+    RedriveFailures,
 }
 
-impl<'a> Route<'a> {
-    fn find(method: &str, path: &'a str) -> Option<Self> {
-        let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        match segments.as_slice() {
-            ["v1", "deletions"] if method == "GET" => Some(Self::Call(Call::ListDeletions)),
-            ["v1", "deletions"] => Some(Self::Call(Call::CreateDeletion)),
-            ["v1", "deletions", id] => Some(Self::Call(Call::ReadDeletion { id })),
-            ["v1", "deletions", id, "cancel"] => Some(Self::Call(Call::CancelDeletion { id })),
-            ["v1", "deletions", id, "redrive"] => Some(Self::Call(Call::RedriveDeletion { id })),
-            ["v1", "redrives"] => Some(Self::Call(Call::RedriveFailures)),
-            ["v1", "deletions", id, "failures"] => Some(Self::Call(Call::ListFailures { id })),
-            ["v1", "unreadable-messages"] => Some(Self::Call(Call::ListUnreadableMessages)),
-            ["v1", "stats"] => Some(Self::Call(Call::ReadStats)),
-            ["healthz"] => Some(Self::Probe(Probe::Healthz)),
-            ["readyz"] => Some(Self::Probe(Probe::Readyz)),
-            _ => None,
-        }
-    }
+/// Every call there is. A test holds the API's description to it, and it to the description.
+#[rustfmt::skip]
+pub(crate) const ROUTES: &[Route] = &[
+    route("GET", "/v1/deletions", Access::AnyOf(&[Role::Read], Call::ListDeletions)),
+    route("POST", "/v1/deletions", Access::AnyOf(&[Role::Delete], Call::CreateDeletion)),
+    route("GET", "/v1/deletions/{id}", Access::AnyOf(&[Role::Read], Call::ReadDeletion)),
+    route("POST", "/v1/deletions/{id}/cancel", Access::AnyOf(&[Role::Delete, Role::Operate], Call::CancelDeletion)),
+    route("POST", "/v1/deletions/{id}/redrive", Access::AnyOf(&[Role::Operate], Call::RedriveDeletion)),
+    route("GET", "/v1/deletions/{id}/failures", Access::AnyOf(&[Role::Read], Call::ListFailures)),
+    route("POST", "/v1/redrives", Access::AnyOf(&[Role::Operate], Call::RedriveFailures)),
+    route("GET", "/v1/stats", Access::AnyOf(&[Role::Read], Call::ReadStats)),
+    route("GET", "/v1/unreadable-messages", Access::AnyOf(&[Role::Operate], Call::ListUnreadableMessages)),
+    route("GET", "/openapi.json", Access::Open(OpenCall::ReadDescription)),
+    route("GET", "/healthz", Access::Open(OpenCall::Healthz)),
+    route("GET", "/readyz", Access::Open(OpenCall::Readyz)),
+];
 
-    /// The pattern of its path, for the log.
-    fn pattern(self) -> &'static str {
-        match self {
-            Self::Probe(Probe::Healthz) => "/healthz",
-            Self::Probe(Probe::Readyz) => "/readyz",
-            Self::Call(Call::CreateDeletion | Call::ListDeletions) => "/v1/deletions",
-            Self::Call(Call::ReadDeletion { .. }) => "/v1/deletions/{id}",
-            Self::Call(Call::CancelDeletion { .. }) => "/v1/deletions/{id}/cancel",
-            Self::Call(Call::RedriveDeletion { .. }) => "/v1/deletions/{id}/redrive",
-            Self::Call(Call::RedriveFailures) => "/v1/redrives",
-            Self::Call(Call::ListFailures { .. }) => "/v1/deletions/{id}/failures",
-            Self::Call(Call::ListUnreadableMessages) => "/v1/unreadable-messages",
-            Self::Call(Call::ReadStats) => "/v1/stats",
-        }
-    }
-
-    /// The methods that its path takes, for `Allow`.
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Call(Call::CreateDeletion | Call::ListDeletions) => "GET, POST",
-            Self::Probe(_) | Self::Call(_) => self.method(),
-        }
-    }
-
-    /// The method that it takes; each takes one.
-    fn method(self) -> &'static str {
-        match self {
-            Self::Call(
-                Call::CreateDeletion
-                | Call::CancelDeletion { .. }
-                | Call::RedriveDeletion { .. }
-                | Call::RedriveFailures,
-            ) => "POST",
-            Self::Probe(_) | Self::Call(_) => "GET",
-        }
-    }
+const fn route(method: &'static str, pattern: &'static str, access: Access) -> Route {
+    Route { method, pattern, access }
 }
 
-impl Call<'_> {
-    /// What a token needs for it: any of these.
-    fn roles(self) -> &'static [Role] {
-        match self {
-            Call::CreateDeletion => &[Role::Delete],
-            Call::CancelDeletion { .. } => &[Role::Delete, Role::Operate],
-            Call::ReadDeletion { .. } | Call::ListDeletions | Call::ListFailures { .. } | Call::ReadStats => {
-                &[Role::Read]
-            }
-            Call::RedriveDeletion { .. } | Call::RedriveFailures | Call::ListUnreadableMessages => {
-                &[Role::Operate]
+/// The segments of a path that its pattern leaves open; no pattern has more of them.
+type Variables<'a> = [&'a str; 1];
+
+/// A route, and what stands in the path for the variables of its pattern.
+type Match<'a> = (&'static Route, Variables<'a>);
+
+impl Route {
+    /// The routes of a path, one for each method that it takes.
+    fn of(path: &str) -> Vec<Match<'_>> {
+        ROUTES.iter().filter_map(|route| Some((route, route.variables(path)?))).collect()
+    }
+
+    /// The route of a method: 404 when the path has no route, 405 when it has none of this method.
+    fn choose<'a>(of_path: &[Match<'a>], method: &str) -> Result<Match<'a>, Problem> {
+        if let Some(found) = of_path.iter().find(|(route, _)| route.method == method) {
+            return Ok(*found);
+        }
+        let Some((route, _)) = of_path.first() else {
+            return Err(Problem::new(ProblemCode::NotFound, "There is no such resource."));
+        };
+        let allow = of_path.iter().map(|(route, _)| route.method).collect::<Vec<_>>().join(", ");
+        let detail = format!("{} takes {allow} only.", route.pattern);
+        Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", allow))
+    }
+
+    /// What stands in the path for the pattern's variables; `None` when it is another path.
+    fn variables<'a>(&self, path: &'a str) -> Option<Variables<'a>> {
+        let (mut variables, mut found) = (Variables::default(), 0);
+        let mut segments = path.split('/');
+        for expected in self.pattern.split('/') {
+            let segment = segments.next()?;
+            if expected.starts_with('{') {
+                *variables.get_mut(found)? = segment;
+                found += 1;
+            } else if segment != expected {
+                return None;
             }
         }
+        segments.next().is_none().then_some(variables)
     }
 }
 
 /// Answers one request, and writes it to the log. There is an answer to everything.
-pub async fn answer<L, Q, R, H, B>(request: Request<B>, ports: &Ports<'_, L, Q, R, H>) -> Response
+pub async fn answer<L, Q, R, A, H, B>(request: Request<B>, ports: &Ports<'_, L, Q, R, A, H>) -> Response
 where
     L: ProducerLedger,
     Q: Queue,
     R: RateLimiter,
+    A: Assets,
     H: Host,
     B: Body,
 {
@@ -145,11 +150,11 @@ where
     let request_id = RequestId::new(started_at, host.random());
     let (method, target) = (request.method.clone(), request.target.clone());
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let route = Route::find(&method, path);
+    let routes = Route::of(path);
 
-    let result = match route {
-        Some(route) => dispatch(route, query, request, &request_id, ports).await,
-        None => Err(Problem::new(ProblemCode::NotFound, "There is no such resource.")),
+    let result = match Route::choose(&routes, &method) {
+        Ok(found) => dispatch(found, query, request, &request_id, ports).await,
+        Err(problem) => Err(problem),
     };
     let (error_type, cause) = match &result {
         Ok(_) => (None, None),
@@ -159,7 +164,7 @@ where
     host.emit(&Event::RequestFinished {
         request_id: &request_id,
         method: &method,
-        route: route.map_or("unmatched", Route::pattern),
+        route: routes.first().map_or("unmatched", |(route, _)| route.pattern),
         status: response.status,
         error_type,
         cause: cause.as_deref(),
@@ -168,45 +173,43 @@ where
     response.with_header("X-Request-Id", request_id.as_str()).with_header("Cache-Control", "no-store")
 }
 
-async fn dispatch<L, Q, R, H, B>(
-    route: Route<'_>,
+async fn dispatch<L, Q, R, A, H, B>(
+    (route, [id]): Match<'_>,
     query: &str,
     request: Request<B>,
     request_id: &RequestId,
-    ports: &Ports<'_, L, Q, R, H>,
+    ports: &Ports<'_, L, Q, R, A, H>,
 ) -> Result<Response, Problem>
 where
     L: ProducerLedger,
     Q: Queue,
     R: RateLimiter,
+    A: Assets,
     H: Host,
     B: Body,
 {
-    let Ports { ledger, queue, limiter, host, config } = ports;
-    if request.method != route.method() {
-        let detail = format!("{} takes {} only.", route.pattern(), route.allow());
-        return Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", route.allow()));
-    }
-    let call = match route {
-        Route::Probe(Probe::Healthz) => return Ok(healthz()),
-        Route::Probe(Probe::Readyz) => return readyz(*ledger, *queue).await,
-        Route::Call(call) => call,
+    let Ports { ledger, queue, limiter, assets, host, config } = ports;
+    let (roles, call) = match route.access {
+        Access::Open(OpenCall::Healthz) => return Ok(healthz()),
+        Access::Open(OpenCall::ReadDescription) => return read_description(*assets).await,
+        Access::Open(OpenCall::Readyz) => return readyz(*config, *ledger, *queue).await,
+        Access::AnyOf(roles, call) => (roles, call),
     };
     let Config { tokens, protected } = config.map_err(|cause| not_configured(cause, *host))?;
     let principal = tokens.authenticate(request.authorization.as_deref())?;
     check_rate(principal.name(), *limiter, *host).await?;
-    principal.require_any(call.roles())?;
+    principal.require_any(roles)?;
     match call {
         Call::CreateDeletion => {
             accept(request, principal, protected, request_id, *ledger, *queue, *host).await
         }
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
-        Call::ReadDeletion { id } => read::deletion(id, principal, *ledger, *host).await,
-        Call::CancelDeletion { id } => read::cancel(id, principal, *ledger, *host).await,
-        Call::ListFailures { id } => {
+        Call::ReadDeletion => read::deletion(id, principal, *ledger, *host).await,
+        Call::CancelDeletion => read::cancel(id, principal, *ledger, *host).await,
+        Call::ListFailures => {
             read::failures(id, query, principal, request.accept.as_deref(), *ledger, *host).await
         }
-        Call::RedriveDeletion { id } => {
+        Call::RedriveDeletion => {
             redrive::deletion(id, query, request.body, principal, request_id, ports).await
         }
         Call::RedriveFailures => redrive::failures(query, request, request_id, ports).await,

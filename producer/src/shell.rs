@@ -13,8 +13,8 @@ use web_sys::{
 use worker::{Date, Env};
 
 use crate::{
-    Body, BodyError, Config, FailurePages, Host, Ports, Queue, RateLimiter, Request, Response, ResponseBody,
-    Settings, answer, upkeep,
+    Assets, Body, BodyError, Config, FailurePages, Host, Ports, Queue, RateLimiter, Request, Response,
+    ResponseBody, Settings, answer, upkeep,
 };
 
 /// The fetch handler.
@@ -38,7 +38,9 @@ pub async fn fetch(
     let limiter = Limiter(Binding::find_any(&env, "RATE_LIMIT"));
     let config = settings(&env).and_then(|settings| Config::parse(&settings));
     let config = config.as_ref().map_err(String::as_str);
-    let ports = Ports { ledger: &ledger, queue: &queue, limiter: &limiter, host: &Runtime, config };
+    let assets = Files(Binding::find_any(&env, "ASSETS"));
+    let ports =
+        Ports { ledger: &ledger, queue: &queue, limiter: &limiter, assets: &assets, host: &Runtime, config };
     let response = answer(read(request), &ports).await;
     write(response, |pages| stream(pages, ledger, &context))
         .or_else(|_| write(text(500, "INTERNAL SERVER ERROR"), no_stream))
@@ -246,6 +248,24 @@ impl RateLimiter for Limiter {
             limiter.call("limit", &Array::of1(&object(&[("key", JsValue::from_str(name))]))).await?;
         let success = Reflect::get(&outcome, &JsValue::from_str("success")).ok();
         success.and_then(|success| success.as_bool()).ok_or_else(|| "its answer has no `success`".to_owned())
+    }
+}
+
+/// The static assets of the Worker, where they are bound.
+struct Files(Option<Binding>);
+
+impl Assets for Files {
+    async fn read(&self, path: &str) -> Result<String, String> {
+        let Some(files) = &self.0 else { return Err("Binding `ASSETS` is undefined.".to_owned()) };
+        // The host is only there to make it a URL.
+        let url = JsValue::from_str(&format!("https://assets{path}"));
+        let file = files.call("fetch", &Array::of1(&url)).await?;
+        let file: web_sys::Response = file.unchecked_into();
+        if file.status() != 200 {
+            return Err(format!("status {} for {path}", file.status()));
+        }
+        let text = async { JsFuture::from(file.text()?).await };
+        text.await.ok().and_then(|text| text.as_string()).ok_or_else(|| format!("{path} broke off"))
     }
 }
 

@@ -92,6 +92,16 @@ pub enum UnreadableReason {
 }
 
 impl UnreadableReason {
+    /// Every reason there is.
+    pub const ALL: [Self; 6] = [
+        Self::NotText,
+        Self::NotJson,
+        Self::UnsupportedVersion,
+        Self::InvalidMessage,
+        Self::UnknownDeletion,
+        Self::NotInDeletion,
+    ];
+
     /// The reason as the ledger, the API and the log say it.
     pub fn as_str(self) -> &'static str {
         match self {

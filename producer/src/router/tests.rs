@@ -15,6 +15,7 @@ use super::*;
 use crate::auth::hex_digest;
 use crate::config::Settings;
 use crate::http::BodyError;
+use crate::openapi::tests::Description;
 
 mod reads;
 mod redrive;
@@ -96,11 +97,22 @@ impl RateLimiter for FakeLimiter {
     }
 }
 
+/// The files of the deployment, which can lack one.
+struct FakeAssets(Option<&'static str>);
+
+impl Assets for FakeAssets {
+    async fn read(&self, path: &str) -> Result<String, String> {
+        assert_eq!(path, "/openapi.json");
+        self.0.map(str::to_owned).ok_or_else(|| "no such file".to_owned())
+    }
+}
+
 struct World {
     host: FakeHost,
     queue: FakeQueue,
     ledger: SqlLedger<SqliteDatabase>,
     limiter: FakeLimiter,
+    assets: FakeAssets,
     config: Result<Config, String>,
 }
 
@@ -123,25 +135,37 @@ impl World {
             queue: FakeQueue::default(),
             ledger: SqlLedger::new(SqliteDatabase::in_memory().unwrap()),
             limiter: FakeLimiter::default(),
+            assets: FakeAssets(Some(r#"{"openapi":"3.1.1","info":{},"paths":{}}"#)),
             config: Config::parse(&settings()),
         }
     }
 
-    fn ports(&self) -> Ports<'_, SqlLedger<SqliteDatabase>, FakeQueue, FakeLimiter, FakeHost> {
+    fn ports(&self) -> Ports<'_, SqlLedger<SqliteDatabase>, FakeQueue, FakeLimiter, FakeAssets, FakeHost> {
         Ports {
             ledger: &self.ledger,
             queue: &self.queue,
             limiter: &self.limiter,
+            assets: &self.assets,
             host: &self.host,
             config: self.config.as_ref().map_err(String::as_str),
         }
     }
 
-    fn ask(&self, request: Request<Vec<u8>>) -> Answer {
+    /// What a request is answered, which must be as the API's description says.
+    fn send(&self, request: Request<Vec<u8>>) -> Response {
+        let method = request.method.clone();
+        let path = request.target.split('?').next().unwrap().to_owned();
         let response = block_on(answer(request, &self.ports()));
+        let pattern = Route::of(&path).first().map_or("unmatched", |(route, _)| route.pattern);
+        let text = response.clone().text();
+        Description::read().check((&method, pattern), response.status, &response.headers, &text);
+        response
+    }
+
+    fn ask(&self, request: Request<Vec<u8>>) -> Answer {
+        let response = self.send(request);
         let (status, headers) = (response.status, response.headers.clone());
-        let body = serde_json::from_str(&response.text()).unwrap();
-        Answer { status, headers, body }
+        Answer { status, headers, body: serde_json::from_str(&response.text()).unwrap() }
     }
 
     fn ask_as(&self, token: &str, mut request: Request<Vec<u8>>) -> Answer {
@@ -677,7 +701,9 @@ fn with_a_wrong_configuration_everything_is_refused_but_the_probes() {
             assert_eq!(refused.body["retryable"], false);
             assert!(!refused.body.to_string().contains(says), "{}", refused.body);
         }
-        assert_eq!((world.get("/healthz").status, world.get("/readyz").status), (200, 200));
+        assert_eq!(world.get("/healthz").status, 200);
+        let ready = world.get("/readyz");
+        assert_eq!((ready.status, &ready.body["code"]), (503, &json!("not_ready")), "{says}");
         let log = world.host.log.borrow().join("\n");
         assert_eq!(log.matches(&format!(r#""event":"config.invalid","cause":"{says}"#)).count(), 3, "{log}");
         assert!(!log.contains("s3cret"), "{log}");
@@ -720,6 +746,23 @@ fn a_request_of_the_wrong_form_is_told_what_is_right() {
     }
     assert_eq!(world.post(vec![b' '; REQUEST_BYTES_MAX + 1]).status, 413);
     assert!(world.queue.stored.borrow().is_empty());
+}
+
+#[test]
+fn the_description_of_the_api_is_open_and_its_absence_is_told() {
+    let mut world = World::new();
+    let ask = |world: &World, method| {
+        world.ask(Request { authorization: None, ..request(method, "/openapi.json", Vec::new()) })
+    };
+    let described = ask(&world, "GET");
+    assert_eq!((described.status, &described.body["openapi"]), (200, &json!("3.1.1")));
+    assert_eq!(described.header("Content-Type"), Some("application/json"));
+    assert!(described.header("X-Request-Id").is_some());
+    assert_eq!(ask(&world, "POST").header("Allow"), Some("GET"));
+    world.assets = FakeAssets(None);
+    let absent = ask(&world, "GET");
+    assert_eq!((absent.status, &absent.body["code"]), (503, &json!("not_ready")));
+    assert!(world.host.log.borrow().join("\n").contains("no such file"));
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub enum Binding {
     Queue(SocketAddr, String),
     /// Another Worker of the same process.
     Worker(String),
+    /// The files of a folder, by `fetch`.
+    Files(PathBuf),
 }
 
 impl Config {
@@ -55,13 +57,8 @@ impl Config {
         for worker in &self.workers {
             writeln!(text, "  (name = {}, worker = ({})),", quote(&worker.name), worker.render()?)?;
             for (name, binding) in &worker.bindings {
-                if let Some((address, header)) = binding.external(&worker.name) {
-                    writeln!(
-                        text,
-                        "  (name = {}, external = (address = {}, http = (injectRequestHeaders = [{header}]))),",
-                        quote(&service(&worker.name, name)),
-                        quote(&address.to_string()),
-                    )?;
+                if let Some(behind) = binding.behind(&worker.name) {
+                    writeln!(text, "  (name = {}, {behind}),", quote(&service(&worker.name, name)))?;
                 }
             }
         }
@@ -116,6 +113,7 @@ impl Binding {
             Self::Bucket(_) => format!("r2Bucket = {service}"),
             Self::Queue(..) => format!("queue = {service}"),
             Self::Worker(name) => format!("service = {}", quote(name)),
+            Self::Files(_) => format!("service = {service}"),
             // As wrangler makes it: the runtime's own module around a plain service.
             Self::Database(_) => format!(
                 "wrapped = (moduleName = \"cloudflare-internal:d1-api\", \
@@ -124,12 +122,18 @@ impl Binding {
         }
     }
 
-    /// Where requests go that leave the process, and the header that tells the service whom or what they are for.
-    fn external(&self, worker: &str) -> Option<(SocketAddr, String)> {
-        let header = |name: &str, value: &str| format!("(name = {}, value = {})", quote(name), quote(value));
+    /// The service behind it, where it has one of its own. A header tells what is outside of the process whom or what a
+    /// request is for.
+    fn behind(&self, worker: &str) -> Option<String> {
+        let external = |address: &SocketAddr, name: &str, value: &str| {
+            let header = format!("(name = {}, value = {})", quote(name), quote(value));
+            let address = quote(&address.to_string());
+            format!("external = (address = {address}, http = (injectRequestHeaders = [{header}]))")
+        };
         match self {
-            Self::Bucket(address) | Self::Database(address) => Some((*address, header("x-worker", worker))),
-            Self::Queue(address, queue) => Some((*address, header("x-queue", queue))),
+            Self::Bucket(address) | Self::Database(address) => Some(external(address, "x-worker", worker)),
+            Self::Queue(address, queue) => Some(external(address, "x-queue", queue)),
+            Self::Files(folder) => Some(format!("disk = (path = {})", quote(&folder.to_string_lossy()))),
             Self::Text(_) | Self::Json(_) | Self::Worker(_) => None,
         }
     }

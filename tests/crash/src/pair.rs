@@ -99,6 +99,8 @@ fn shipped(
     bindings.extend(wrangler.buckets().map(|name| (name.to_owned(), bucket.binding())));
     bindings.extend(wrangler.databases().map(|name| (name.to_owned(), database.binding())));
     bindings.extend(wrangler.queues().map(|(name, sent_to)| (name.to_owned(), queue.binding(sent_to))));
+    let files = |(name, folder): (&str, &Path)| (name.to_owned(), Binding::Files(root.join(folder)));
+    bindings.extend(wrangler.assets().map(files));
     Ok(WorkerConfig {
         name: name.to_owned(),
         modules: vec![main.clone(), build.join("index_bg.wasm")],

@@ -27,6 +27,13 @@ pub struct Wrangler {
     d1_databases: Vec<Named>,
     #[serde(default)]
     queues: Queues,
+    assets: Option<Assets>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Assets {
+    binding: String,
+    directory: PathBuf,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -79,6 +86,11 @@ impl Wrangler {
     /// The bindings of queues that the Worker sends to, each with the queue's name.
     pub fn queues(&self) -> impl Iterator<Item = (&str, &str)> {
         self.queues.producers.iter().map(|producer| (producer.binding.as_str(), producer.queue.as_str()))
+    }
+
+    /// The binding of the files that are deployed with the Worker, and their folder from that of the file.
+    pub fn assets(&self) -> Option<(&str, &Path)> {
+        self.assets.as_ref().map(|assets| (assets.binding.as_str(), assets.directory.as_path()))
     }
 
     /// How the queues that the Worker consumes are set up.

@@ -90,3 +90,19 @@ fn a_ledger_that_fails_now_and_then_costs_nothing_but_time() -> Result<()> {
     assert_eq!(pair.bucket.keys(), Vec::<String>::new());
     Ok(())
 }
+
+#[test]
+fn while_the_ledger_does_not_answer_the_producer_is_not_ready_and_still_describes_itself() -> Result<()> {
+    let pair = Pair::start()?;
+    pair.database.fail("producer", "", 0, usize::MAX, Fault::refused(D1Error::reset()));
+    let ready = pair.call("GET", "/readyz", None)?;
+    assert_eq!((ready.status, ready.body["code"].as_str()), (503, Some("not_ready")));
+    let description = pair.call("GET", "/openapi.json", None)?;
+    assert_eq!(
+        (description.status, description.body["info"]["title"].as_str()),
+        (200, Some("r2-deletion-queue"))
+    );
+    pair.database.heal();
+    assert_eq!(pair.call("GET", "/readyz", None)?.status, 200);
+    Ok(())
+}

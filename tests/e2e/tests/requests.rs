@@ -4,6 +4,7 @@
 use anyhow::Result;
 use e2e::Pair;
 use serde_json::Value;
+use xtask::project::{Project, Worker};
 use xtask::stack::Answer;
 
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
@@ -77,6 +78,23 @@ fn a_request_without_the_token_or_of_the_wrong_form_is_refused() -> Result<()> {
     }
     assert_eq!(problem(&api.get("/v1/unreadable-messages?page_size=0")?)?.0, 422);
     assert!(pair.gateway().sql("SELECT id FROM deletions", &[])?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_description_of_the_api_is_served_as_it_is_in_the_repository_without_a_token() -> Result<()> {
+    let pair = Pair::start()?;
+    let answer = pair.api().send_bare("GET", "/openapi.json", &[], "")?;
+    let file = Project::locate()?.worker_crate(Worker::Producer).join("assets/openapi.json");
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert!(answer.header("x-request-id").is_some());
+    assert_eq!(answer.body, std::fs::read_to_string(file)?);
+    let post = pair.api().send_bare("POST", "/openapi.json", &[], "{}")?;
+    assert_eq!((problem(&post)?.0, post.header("allow")), (405, Some("GET")));
+    // No other way leads to the file.
+    for path in ["/openapi", "/openapi.json/", "/index.html"] {
+        assert_eq!(problem(&pair.api().send_bare("GET", path, &[], "")?)?.0, 404, "{path}");
+    }
     Ok(())
 }
 

@@ -100,6 +100,9 @@ fn deployed(project: &Project, worker: Worker) -> Result<Table> {
     let mut config: Table = file.parse().with_context(|| format!("{} is no TOML", path.display()))?;
     config.remove("build");
     absolute(project, &mut config, "main");
+    if let Some(assets) = config.get_mut("assets").and_then(Value::as_table_mut) {
+        absolute(project, assets, "directory");
+    }
     let databases = config.get_mut("d1_databases").and_then(Value::as_array_mut).into_iter().flatten();
     for database in databases.filter_map(Value::as_table_mut) {
         absolute(project, database, "migrations_dir");

@@ -4,6 +4,7 @@ use ledger::{Database, LedgerError, Row, Statement};
 
 use super::*;
 use crate::http::{Response, ResponseBody};
+use crate::openapi::tests::Description;
 
 impl World {
     fn create(&self, keys: usize, labels: &Value) -> String {
@@ -33,8 +34,7 @@ impl World {
     fn failures(&self, id: &str, query: &str, accept: &str) -> Response {
         let mut request = request("GET", &format!("/v1/deletions/{id}/failures{query}"), Vec::new());
         request.accept = Some(accept.to_owned());
-        let ports = self.ports();
-        block_on(answer(request, &ports))
+        self.send(request)
     }
 }
 
@@ -110,6 +110,9 @@ fn ndjson_is_every_failure_once_page_after_page() {
             lines.extend(page.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
         }
         assert_eq!(sizes, expected);
+        if let Some(line) = lines.first() {
+            assert_eq!(Description::read().wrong("/components/schemas/Failure", line), None);
+        }
         for (n, line) in lines.iter().enumerate() {
             assert_eq!(line["key"], format!("{}/{}\n", n / 1_000, n % 1_000));
             assert_eq!((&line["code"], &line["attempts"]), (&json!("object_locked"), &json!(1)));
