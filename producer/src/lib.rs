@@ -34,6 +34,7 @@ mod read;
 mod redrive;
 mod router;
 mod scope;
+mod seal;
 mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;

@@ -36,6 +36,7 @@ pub(crate) enum ProblemCode {
     RequestInProgress,
     DeletionNotFinal,
     DeletionCancelled,
+    PartsIncomplete,
     RateLimited,
     QueueOverloaded,
     QueueUnavailable,
@@ -75,6 +76,7 @@ impl ProblemCode {
             Self::RequestInProgress => "request_in_progress",
             Self::DeletionNotFinal => "deletion_not_final",
             Self::DeletionCancelled => "deletion_cancelled",
+            Self::PartsIncomplete => "parts_incomplete",
             Self::RateLimited => "rate_limited",
             Self::QueueOverloaded => "queue_overloaded",
             Self::QueueUnavailable => "queue_unavailable",
@@ -95,7 +97,10 @@ impl ProblemCode {
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::IdempotencyKeyReused => 422,
-            Self::RequestInProgress | Self::DeletionNotFinal | Self::DeletionCancelled => 409,
+            Self::RequestInProgress
+            | Self::DeletionNotFinal
+            | Self::DeletionCancelled
+            | Self::PartsIncomplete => 409,
             Self::RateLimited | Self::QueueOverloaded => 429,
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => 503,
         }
@@ -112,7 +117,10 @@ impl ProblemCode {
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ValidationFailed | Self::IdempotencyKeyReused => "Unprocessable Content",
-            Self::RequestInProgress | Self::DeletionNotFinal | Self::DeletionCancelled => "Conflict",
+            Self::RequestInProgress
+            | Self::DeletionNotFinal
+            | Self::DeletionCancelled
+            | Self::PartsIncomplete => "Conflict",
             Self::RateLimited | Self::QueueOverloaded => "Too Many Requests",
             Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => {
                 "Service Unavailable"
@@ -144,6 +152,7 @@ impl ProblemCode {
             | Self::ValidationFailed
             | Self::IdempotencyKeyReused
             | Self::DeletionCancelled
+            | Self::PartsIncomplete
             | Self::NotConfigured => false,
         }
     }

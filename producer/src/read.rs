@@ -100,6 +100,21 @@ pub(crate) async fn release_sending(part: &PartRef, ledger: &impl ProducerLedger
     }
 }
 
+/// Finds a deletion that somebody has requested themselves, and may change therefore; for them no other exists.
+pub(crate) async fn find_own(
+    id: &str,
+    principal: Principal<'_>,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<DeletionRecord, Problem> {
+    let found = find(id, principal, ledger, host).await?;
+    if found.requested_by == principal.name() { Ok(found) } else { Err(not_found()) }
+}
+
+fn not_found() -> Problem {
+    Problem::new(ProblemCode::NotFound, "There is no deletion of this id.")
+}
+
 /// Finds a deletion that somebody may see: their own, or with the role `operate` any. What they may not see does not exist
 /// for them, down to the last byte of the answer.
 pub(crate) async fn find(
@@ -108,7 +123,6 @@ pub(crate) async fn find(
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<DeletionRecord, Problem> {
-    let not_found = || Problem::new(ProblemCode::NotFound, "There is no deletion of this id.");
     let id: DeletionId = id.parse().map_err(|_| not_found())?;
     let found = ledger.find_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
     let may_see =

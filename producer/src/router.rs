@@ -15,6 +15,7 @@ use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
 use crate::redrive;
+use crate::seal::seal;
 use crate::stats;
 
 /// What the producer stands on.
@@ -70,6 +71,7 @@ pub(crate) enum Call {
     ReadStats,
     RedriveDeletion,
     RedriveFailures,
+    SealDeletion,
 }
 
 /// Every call there is. A test holds the API's description to it, and it to the description.
@@ -80,6 +82,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("GET", "/v1/deletions/{id}", Access::AnyOf(&[Role::Read], Call::ReadDeletion)),
     route("POST", "/v1/deletions/{id}/cancel", Access::AnyOf(&[Role::Delete, Role::Operate], Call::CancelDeletion)),
     route("POST", "/v1/deletions/{id}/redrive", Access::AnyOf(&[Role::Operate], Call::RedriveDeletion)),
+    route("POST", "/v1/deletions/{id}/seal", Access::AnyOf(&[Role::Delete], Call::SealDeletion)),
     route("GET", "/v1/deletions/{id}/failures", Access::AnyOf(&[Role::Read], Call::ListFailures)),
     route("POST", "/v1/redrives", Access::AnyOf(&[Role::Operate], Call::RedriveFailures)),
     route("GET", "/v1/stats", Access::AnyOf(&[Role::Read], Call::ReadStats)),
@@ -213,6 +216,7 @@ where
             redrive::deletion(id, query, request.body, principal, request_id, ports).await
         }
         Call::RedriveFailures => redrive::failures(query, request, request_id, ports).await,
+        Call::SealDeletion => seal(id, query, request.body, principal, *ledger, *host).await,
         Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
     }
