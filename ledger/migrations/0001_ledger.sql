@@ -9,6 +9,8 @@ CREATE TABLE deletions (
     -- The end of the undo window: nothing is delivered before it.
     not_before INTEGER NOT NULL,
     generation INTEGER NOT NULL DEFAULT 0,
+    -- Whether what was uploaded since the request is kept: auto, always or off.
+    fence TEXT NOT NULL DEFAULT 'auto',
     total INTEGER NOT NULL CHECK (total > 0),
     duplicates_removed INTEGER NOT NULL,
     -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
@@ -103,6 +105,20 @@ CREATE TABLE failures (
     r2_code INTEGER,
     attempts INTEGER NOT NULL,
     failed_at INTEGER NOT NULL,
+    PRIMARY KEY (deletion, generation, chunk, position)
+) WITHOUT ROWID;
+
+-- One row for each key that was left alone, because its object was uploaded after the request.
+CREATE TABLE skips (
+    deletion TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    -- As in `failures`.
+    key_json TEXT NOT NULL,
+    -- When the object was uploaded that was found there.
+    uploaded_at INTEGER NOT NULL,
+    skipped_at INTEGER NOT NULL,
     PRIMARY KEY (deletion, generation, chunk, position)
 ) WITHOUT ROWID;
 

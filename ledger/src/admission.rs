@@ -1,4 +1,4 @@
-use protocol::{DeletionId, Labels, Packed, Timestamp};
+use protocol::{DeletionId, Fence, Labels, Packed, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
 use crate::outbox;
@@ -18,6 +18,8 @@ pub struct NewDeletion {
     pub sending_until: Timestamp,
     /// Duplicates that were left out of it.
     pub duplicates_removed: usize,
+    /// Whether what is uploaded since the request is kept.
+    pub fence: Fence,
     /// Its messages.
     pub messages: Vec<Packed>,
     /// The caller's names and values.
@@ -63,8 +65,8 @@ INSERT INTO idempotency_keys (requested_by, idempotency_key, fingerprint, deleti
 ON CONFLICT DO NOTHING";
 
 const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys, labels)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?10
+INSERT INTO deletions (id, requested_by, requested_at, not_before, sending_until, total, duplicates_removed, chunk_keys, labels, fence)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?10, ?11
 WHERE ?9 IS NULL
    OR (SELECT deletion FROM idempotency_keys WHERE requested_by = ?2 AND idempotency_key = ?9) = ?1";
 
@@ -122,6 +124,7 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             json(&chunk_keys)?,
             key,
             json(&deletion.labels)?,
+            deletion.fence.as_str().into(),
         ],
     ));
     if !deletion.labels.is_empty() {

@@ -1,4 +1,4 @@
-use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, State, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
 
@@ -11,6 +11,8 @@ pub struct DeletionRecord {
     pub requested_by: String,
     /// How often it has been redriven.
     pub generation: u32,
+    /// Whether what was uploaded since the request is kept.
+    pub fence: Fence,
     /// What became of its keys.
     pub counts: Counts,
     /// Its state, which follows from the counts.
@@ -53,7 +55,7 @@ DELETE FROM outbox
 WHERE deletion = ?1 AND (SELECT cancelled_at FROM deletions WHERE id = ?1) IS NOT NULL";
 
 const FIND: &str = "\
-SELECT d.id, d.labels,
+SELECT d.id, d.labels, d.fence,
        d.requested_by, d.requested_at, d.not_before, d.generation, d.total, d.duplicates_removed, d.cancelled_at, d.finished_at,
        json_array_length(d.chunk_keys) AS messages,
        COUNT(c.chunk) AS begun, MIN(c.begun_at) AS started_at, MAX(c.recorded_at) AS recorded_at,
@@ -121,6 +123,7 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
         id: row.parsed("id")?,
         requested_by: row.text("requested_by")?.to_owned(),
         generation: row.number("generation")?,
+        fence: row.parsed("fence")?,
         counts,
         state,
         duplicates_removed: row.number("duplicates_removed")?,

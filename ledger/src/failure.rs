@@ -1,9 +1,7 @@
-use std::fmt;
-use std::str::FromStr;
-
 use protocol::{DeletionId, FailureCode, Timestamp};
 
-use crate::database::{Database, LedgerError, Row, Statement, Value, run};
+use crate::cursor::{KeyCursor, list_after};
+use crate::database::{LedgerError, Row, Statement};
 
 /// A key that ended undeleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,36 +15,7 @@ pub struct FailureRecord {
     /// When it was given up.
     pub failed_at: Timestamp,
     /// Its place in the list, to go on from.
-    pub cursor: FailureCursor,
-}
-
-/// A place in the list of a deletion's failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FailureCursor {
-    generation: u64,
-    chunk: u64,
-    position: u64,
-}
-
-impl fmt::Display for FailureCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.generation, self.chunk, self.position)
-    }
-}
-
-impl FromStr for FailureCursor {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let numbers: Vec<u64> = text.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| ())?;
-        // 2^53 is as far as an integer crosses JavaScript exactly.
-        match numbers.as_slice() {
-            &[generation, chunk, position] if numbers.iter().all(|&number| number < 1 << 53) => {
-                Ok(Self { generation, chunk, position })
-            }
-            _ => Err(()),
-        }
-    }
+    pub cursor: KeyCursor,
 }
 
 const LIST: &str = "\
@@ -56,48 +25,16 @@ WHERE deletion = ?1 AND (?2 IS NULL OR (generation, chunk, position) > (?2, ?3, 
 ORDER BY generation, chunk, position LIMIT ?5";
 
 /// At most `limit` failures of a deletion that come after `after`.
-pub(crate) async fn list(
-    database: &impl Database,
-    deletion: &DeletionId,
-    after: Option<FailureCursor>,
-    limit: usize,
-) -> Result<Vec<FailureRecord>, LedgerError> {
-    let after: [Value; 3] = match after {
-        Some(FailureCursor { generation, chunk, position }) => {
-            [generation.into(), chunk.into(), position.into()]
-        }
-        None => [Value::Null, Value::Null, Value::Null],
-    };
-    let mut parameters = vec![deletion.as_str().into()];
-    parameters.extend(after);
-    parameters.push(limit.into());
-    run(database, Statement::new(LIST, parameters)).await?.iter().map(read_record).collect()
+pub(crate) fn list(deletion: &DeletionId, after: Option<KeyCursor>, limit: usize) -> Statement {
+    list_after(LIST, deletion, after, limit)
 }
 
-fn read_record(row: &Row) -> Result<FailureRecord, LedgerError> {
+pub(crate) fn read_record(row: &Row) -> Result<FailureRecord, LedgerError> {
     Ok(FailureRecord {
         key_json: row.text("key_json")?.to_owned(),
         code: FailureCode::from_text(row.text("code")?),
         attempts: row.number("attempts")?,
         failed_at: row.time("failed_at")?,
-        cursor: FailureCursor {
-            generation: row.number("generation")?,
-            chunk: row.number("chunk")?,
-            position: row.number("position")?,
-        },
+        cursor: KeyCursor::of(row)?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_reads_back_and_nothing_else_is_one() {
-        let cursor = FailureCursor { generation: 0, chunk: 7, position: 999 };
-        assert_eq!(cursor.to_string().parse(), Ok(cursor));
-        for text in ["", "0.7", "0.7.9.9", "0.7.-1", "0.7.x", "0.7.9007199254740992"] {
-            assert_eq!(text.parse::<FailureCursor>(), Err(()), "{text}");
-        }
-    }
 }

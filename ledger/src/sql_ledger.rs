@@ -4,12 +4,14 @@ use protocol::{DeletionId, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
 use crate::claim::{self, ClaimBatch, ClaimReply};
-use crate::database::{Database, LedgerError, Statement};
+use crate::cursor::KeyCursor;
+use crate::database::{Database, LedgerError, Statement, run};
 use crate::deletion::{self, DeletionRecord};
-use crate::failure::{self, FailureCursor, FailureRecord};
+use crate::failure::{self, FailureRecord};
 use crate::listing::{self, DeletionFilter, DeletionPage};
 use crate::outbox;
 use crate::record::{self, RecordBatch, RecordReply};
+use crate::skip::{self, SkipRecord};
 use crate::stats::{self, LedgerStats};
 use crate::unreadable::{self, UnreadableRecord};
 use crate::upkeep::{self, LostDeletion};
@@ -175,9 +177,21 @@ pub trait ProducerLedger {
     fn list_failures(
         &self,
         id: &DeletionId,
-        after: Option<FailureCursor>,
+        after: Option<KeyCursor>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<FailureRecord>, LedgerError>>;
+
+    /// At most `limit` keys of a deletion that were left alone, those that come after `after`.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn list_skips(
+        &self,
+        id: &DeletionId,
+        after: Option<KeyCursor>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<SkipRecord>, LedgerError>>;
 
     /// At most `limit` messages that could not be read, by id, that come after the message `after`.
     ///
@@ -324,10 +338,21 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
     async fn list_failures(
         &self,
         id: &DeletionId,
-        after: Option<FailureCursor>,
+        after: Option<KeyCursor>,
         limit: usize,
     ) -> Result<Vec<FailureRecord>, LedgerError> {
-        failure::list(&self.database, id, after, limit).await
+        let rows = run(&self.database, failure::list(id, after, limit)).await?;
+        rows.iter().map(failure::read_record).collect()
+    }
+
+    async fn list_skips(
+        &self,
+        id: &DeletionId,
+        after: Option<KeyCursor>,
+        limit: usize,
+    ) -> Result<Vec<SkipRecord>, LedgerError> {
+        let rows = run(&self.database, skip::list(id, after, limit)).await?;
+        rows.iter().map(skip::read_record).collect()
     }
 
     async fn list_unreadable(

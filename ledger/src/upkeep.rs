@@ -41,12 +41,13 @@ WHERE finished_at <= ?2 OR cancelled_at <= ?1
    OR finished_at <= ?1 AND NOT EXISTS (SELECT 1 FROM failures WHERE deletion = id)
 LIMIT ?3";
 
-const REMOVE: [&str; 6] = [
+const REMOVE: [&str; 7] = [
     "DELETE FROM labels WHERE (name, value, deletion) IN
         (SELECT l.key, l.value, d.id FROM deletions AS d, json_each(d.labels) AS l
          WHERE d.id IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM chunks WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM failures WHERE deletion IN (SELECT value FROM json_each(?1))",
+    "DELETE FROM skips WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM outbox WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM idempotency_keys WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM deletions WHERE id IN (SELECT value FROM json_each(?1))",

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, Grant, Idempotency,
-    NewDeletion, ProducerLedger, RecordBatch, RecordReply, Sending, SqlLedger, SqliteDatabase,
+    NewDeletion, ProducerLedger, RecordBatch, RecordReply, Sending, SkippedKey, SqlLedger, SqliteDatabase,
     UnreadableMessage,
 };
 use proptest::prelude::*;
@@ -39,6 +39,7 @@ fn ledger(chunk_keys: &[usize]) -> SqlLedger<SqliteDatabase> {
         not_before: at(0),
         sending_until: at(LEASE_MS),
         duplicates_removed: 0,
+        fence: protocol::Fence::Auto,
         messages: messages(chunk_keys),
         idempotency: None,
         labels: protocol::Labels::default(),
@@ -76,6 +77,10 @@ fn locked(position: usize) -> FailedKey {
         code: FailureCode::ObjectLocked,
         error: Some(R2Error::ObjectLocked),
     }
+}
+
+fn newer(position: usize) -> SkippedKey {
+    SkippedKey { position, key_json: format!("\"k{position}\\u0000\""), uploaded_at: at(5) }
 }
 
 fn counts(ledger: &impl ProducerLedger, now: u64) -> (Counts, State) {
@@ -155,6 +160,45 @@ fn an_expired_claim_cannot_record_even_when_nobody_took_the_chunk() {
             .is_none()
     );
     assert_eq!(counts(&ledger, LEASE_MS).0.pending, 1);
+}
+
+#[test]
+fn skipped_keys_are_decided_listed_with_their_upload_and_forgotten_with_their_deletion() {
+    let ledger = ledger(&[3, 2]);
+    let first = granted(claim(&ledger, "a", 0, &chunk(0), 3));
+    let lost = ChunkOutcome::new(first.clone(), [0], vec![], None, 1).with_skipped(vec![newer(1)]);
+    assert!(record(&ledger, "elsewhere", 10, vec![lost]).outcomes[0].is_none());
+    assert!(block_on(ledger.list_skips(&id(), None, 10)).unwrap().is_empty(), "without the claim");
+
+    // What is deleted or failed is not skipped besides.
+    let skipped = vec![newer(0), newer(1), newer(2), newer(7)];
+    let outcome = ChunkOutcome::new(first, [0], vec![locked(2)], None, 1).with_skipped(skipped);
+    assert_eq!((outcome.skipped(), outcome.undecided()), (1, 0));
+    assert!(record(&ledger, "a", 20, vec![outcome]).outcomes[0].is_some());
+    let second = granted(claim(&ledger, "b", 30, &chunk(1), 2));
+    let outcome = ChunkOutcome::new(second, [], vec![], None, 1).with_skipped(vec![newer(0), newer(1)]);
+    let finished = record(&ledger, "b", 40, vec![outcome]).finished;
+    assert_eq!((finished[0].deleted, finished[0].skipped, finished[0].failed), (1, 3, 1));
+    assert_eq!(
+        counts(&ledger, 50).0,
+        Counts { total: 5, deleted: 1, skipped: 3, failed: 1, ..Counts::default() }
+    );
+
+    let (mut listed, mut after) = (Vec::new(), None);
+    while let Some(last) = block_on(ledger.list_skips(&id(), after, 2)).unwrap().last() {
+        listed.extend(block_on(ledger.list_skips(&id(), after, 2)).unwrap());
+        after = Some(last.cursor);
+    }
+    let listed: Vec<_> =
+        listed.iter().map(|skip| (skip.key_json.as_str(), skip.uploaded_at, skip.skipped_at)).collect();
+    let key = |position| match position {
+        0 => r#""k0\u0000""#,
+        _ => r#""k1\u0000""#,
+    };
+    assert_eq!(listed, [(key(1), at(5), at(20)), (key(0), at(5), at(40)), (key(1), at(5), at(40))]);
+
+    assert_eq!(block_on(ledger.remove_expired(at(1_000), at(1_000), 10)), Ok(1));
+    assert!(block_on(ledger.list_skips(&id(), None, 10)).unwrap().is_empty());
 }
 
 #[test]
@@ -321,6 +365,7 @@ fn of_two_deletions_with_one_idempotency_key_only_the_first_leaves_anything() {
         not_before: at(0),
         sending_until: at(LEASE_MS),
         duplicates_removed: 0,
+        fence: protocol::Fence::Auto,
         messages: messages(&[2, 1]),
         labels: protocol::Labels::default(),
         idempotency: Some(Idempotency { key: "k".to_owned(), fingerprint: "body".to_owned() }),
@@ -346,6 +391,7 @@ fn a_large_outbox_is_read_back_piece_by_piece_and_by_chunk() {
         not_before: at(0),
         sending_until: at(0),
         duplicates_removed: 0,
+        fence: protocol::Fence::Auto,
         messages: bodies.iter().map(|body| Packed { body: body.clone(), keys: 1 }).collect(),
         labels: protocol::Labels::default(),
         idempotency: None,
@@ -364,7 +410,7 @@ fn a_large_outbox_is_read_back_piece_by_piece_and_by_chunk() {
 #[derive(Clone, Debug)]
 enum Step {
     Claim { by: usize, chunk: u32 },
-    Record { by: usize, deleted: Vec<usize>, failed: Vec<usize> },
+    Record { by: usize, deleted: Vec<usize>, skipped: Vec<usize>, failed: Vec<usize> },
     RecordAgain { by: usize },
     Wait,
     Cancel,
@@ -374,7 +420,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let positions = || prop::collection::vec(0_usize..6, 0..5);
     let step = prop_oneof![
         4 => (0_usize..3, 0_u32..3).prop_map(|(by, chunk)| Step::Claim { by, chunk }),
-        4 => (0_usize..3, positions(), positions()).prop_map(|(by, deleted, failed)| Step::Record { by, deleted, failed }),
+        4 => (0_usize..3, positions(), positions(), positions())
+            .prop_map(|(by, deleted, skipped, failed)| Step::Record { by, deleted, skipped, failed }),
         1 => (0_usize..3).prop_map(|by| Step::RecordAgain { by }),
         1 => Just(Step::Wait),
         1 => Just(Step::Cancel),
@@ -411,10 +458,12 @@ proptest! {
                         held[by] = Some((grant, now + LEASE_MS, token));
                     }
                 }
-                Step::Record { by, deleted, failed } => {
+                Step::Record { by, deleted, skipped, failed } => {
                     if let Some((grant, _, token)) = held[by].take() {
                         let failed = failed.into_iter().map(locked).collect();
-                        let outcome = ChunkOutcome::new(grant, deleted, failed, None, 1);
+                        let skipped = skipped.into_iter().map(newer).collect();
+                        let outcome =
+                            ChunkOutcome::new(grant, deleted, failed, None, 1).with_skipped(skipped);
                         finished += record(&ledger, &token, now, vec![outcome.clone()]).finished.len();
                         last[by] = Some((outcome, token));
                     }
@@ -431,9 +480,13 @@ proptest! {
             let Counts { total, pending, deleted, skipped, failed, cancelled } = after;
             prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
             prop_assert_eq!(total, 9);
-            prop_assert!(deleted >= before.deleted && failed >= before.failed);
+            prop_assert!(
+                deleted >= before.deleted && skipped >= before.skipped && failed >= before.failed
+            );
             let listed = block_on(ledger.list_failures(&id(), None, 100)).unwrap().len();
             prop_assert_eq!(listed as u64, failed);
+            let listed = block_on(ledger.list_skips(&id(), None, 100)).unwrap().len();
+            prop_assert_eq!(listed as u64, skipped);
             if let Some(end) = final_counts {
                 prop_assert_eq!(after, end);
             }

@@ -60,6 +60,7 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
         requested_by: requested_by.to_owned(),
         requested_at: at(now),
         duplicates_removed: 0,
+        fence: protocol::Fence::Auto,
         not_before: at(now),
         sending_until: at(now),
         messages: ["first", "second"].map(|body| protocol::Packed { body: body.to_owned(), keys: 2 }).into(),

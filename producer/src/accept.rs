@@ -55,7 +55,7 @@ pub(crate) async fn accept(
     // (3) Parse.
     let idempotency =
         request.idempotency_key.as_deref().map(|key| idempotency::parse(key, &body)).transpose()?;
-    let DeletionRequest { keys, duplicates_removed, delay_seconds, labels } =
+    let DeletionRequest { keys, duplicates_removed, delay_seconds, fence, labels } =
         DeletionRequest::from_json(&body, |keys| check_keys(keys, principal, protected))?;
 
     // (4) Seen before.
@@ -69,7 +69,7 @@ pub(crate) async fn accept(
     // (5) Pack.
     let requested_at = host.now();
     let id = DeletionId::new(requested_at, host.random());
-    let packed = pack_keys(&id, 0, requested_at, &keys);
+    let packed = pack_keys(&id, 0, requested_at, fence.with_undo_window(delay_seconds), &keys);
     let (total, messages) = (keys.len(), packed.len());
     drop(keys);
     drop(body);
@@ -82,6 +82,7 @@ pub(crate) async fn accept(
         not_before: requested_at.plus_millis(u64::from(delay_seconds) * 1_000),
         sending_until: requested_at.plus_millis(SENDING_MS),
         duplicates_removed,
+        fence,
         messages: packed,
         labels,
         idempotency,
@@ -119,6 +120,7 @@ pub(crate) async fn accept(
         id: &id,
         state: State::Queued,
         generation: 0,
+        fence,
         counts: Counts::derive(total as u64, 0, 0, 0, false),
         duplicates_removed: duplicates_removed as u64,
         messages: messages as u64,

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::health::{healthz, readyz};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
+use crate::keys::KeyList;
 use crate::list;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
@@ -50,7 +51,7 @@ enum Call<'a> {
     ListDeletions,
     ReadDeletion { id: &'a str },
     CancelDeletion { id: &'a str },
-    ListFailures { id: &'a str },
+    ListKeys { id: &'a str, list: KeyList },
     ListUnreadableMessages,
     ReadStats,
 }
@@ -63,13 +64,18 @@ impl<'a> Route<'a> {
             ["v1", "deletions"] => Some(Self::Call(Call::CreateDeletion)),
             ["v1", "deletions", id] => Some(Self::Call(Call::ReadDeletion { id })),
             ["v1", "deletions", id, "cancel"] => Some(Self::Call(Call::CancelDeletion { id })),
-            ["v1", "deletions", id, "failures"] => Some(Self::Call(Call::ListFailures { id })),
+            ["v1", "deletions", id, "failures"] => Some(Self::list(id, KeyList::Failures)),
+            ["v1", "deletions", id, "skipped"] => Some(Self::list(id, KeyList::Skipped)),
             ["v1", "unreadable-messages"] => Some(Self::Call(Call::ListUnreadableMessages)),
             ["v1", "stats"] => Some(Self::Call(Call::ReadStats)),
             ["healthz"] => Some(Self::Probe(Probe::Healthz)),
             ["readyz"] => Some(Self::Probe(Probe::Readyz)),
             _ => None,
         }
+    }
+
+    fn list(id: &'a str, list: KeyList) -> Self {
+        Self::Call(Call::ListKeys { id, list })
     }
 
     /// The pattern of its path, for the log.
@@ -80,7 +86,8 @@ impl<'a> Route<'a> {
             Self::Call(Call::CreateDeletion | Call::ListDeletions) => "/v1/deletions",
             Self::Call(Call::ReadDeletion { .. }) => "/v1/deletions/{id}",
             Self::Call(Call::CancelDeletion { .. }) => "/v1/deletions/{id}/cancel",
-            Self::Call(Call::ListFailures { .. }) => "/v1/deletions/{id}/failures",
+            Self::Call(Call::ListKeys { list: KeyList::Failures, .. }) => "/v1/deletions/{id}/failures",
+            Self::Call(Call::ListKeys { list: KeyList::Skipped, .. }) => "/v1/deletions/{id}/skipped",
             Self::Call(Call::ListUnreadableMessages) => "/v1/unreadable-messages",
             Self::Call(Call::ReadStats) => "/v1/stats",
         }
@@ -109,7 +116,7 @@ impl Call<'_> {
         match self {
             Call::CreateDeletion => &[Role::Delete],
             Call::CancelDeletion { .. } => &[Role::Delete, Role::Operate],
-            Call::ReadDeletion { .. } | Call::ListDeletions | Call::ListFailures { .. } | Call::ReadStats => {
+            Call::ReadDeletion { .. } | Call::ListDeletions | Call::ListKeys { .. } | Call::ReadStats => {
                 &[Role::Read]
             }
             Call::ListUnreadableMessages => &[Role::Operate],
@@ -188,8 +195,8 @@ where
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion { id } => read::deletion(id, principal, *ledger, *host).await,
         Call::CancelDeletion { id } => read::cancel(id, principal, *ledger, *host).await,
-        Call::ListFailures { id } => {
-            read::failures(id, query, principal, request.accept.as_deref(), *ledger, *host).await
+        Call::ListKeys { id, list } => {
+            read::keys(list, id, query, principal, request.accept.as_deref(), *ledger, *host).await
         }
         Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,

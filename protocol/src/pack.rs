@@ -2,7 +2,7 @@ use crate::limits::{
     DELETE_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MESSAGE_METADATA_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX,
 };
 use crate::message::{MESSAGE_TAIL, message_head};
-use crate::{ChunkRef, DeletionId, ObjectKey, Timestamp};
+use crate::{ChunkRef, DeletionId, Fence, ObjectKey, Timestamp};
 
 /// One message, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub fn pack_keys(
     deletion: &DeletionId,
     generation: u32,
     requested_at: Timestamp,
+    fence: Fence,
     keys: &[ObjectKey<'_>],
 ) -> Vec<Packed> {
     let mut packed: Vec<Packed> = Vec::new();
@@ -33,7 +34,7 @@ pub fn pack_keys(
         let message = open.get_or_insert_with(|| {
             let chunk = u32::try_from(packed.len()).unwrap_or(u32::MAX);
             let chunk = ChunkRef { deletion: deletion.clone(), generation, chunk };
-            Packed { body: message_head(&chunk, requested_at), keys: 0 }
+            Packed { body: message_head(&chunk, requested_at, fence), keys: 0 }
         });
         if message.keys > 0 {
             message.body.push(',');
@@ -96,7 +97,7 @@ mod tests {
     fn pack(keys: &[String]) -> Vec<Packed> {
         let keys: Vec<ObjectKey<'_>> =
             keys.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
-        pack_keys(&id(), 0, Timestamp::from_millis(1_763_930_000_000), &keys)
+        pack_keys(&id(), 0, Timestamp::from_millis(1_763_930_000_000), Fence::Always, &keys)
     }
 
     /// Keys around every edge: short and longest, plain and such that JSON makes six bytes of one.

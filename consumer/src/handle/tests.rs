@@ -5,7 +5,7 @@ use futures::executor::block_on;
 use futures::future::join;
 use ledger::{ConsumerLedger, NewDeletion, ProducerLedger, SqlLedger, SqliteDatabase};
 use proptest::prelude::*;
-use protocol::{Counts, DeletionId, FailureCode, ObjectKey, R2Error, RETRIES_MAX, State, pack_keys};
+use protocol::{Counts, DeletionId, FailureCode, Fence, ObjectKey, R2Error, RETRIES_MAX, State, pack_keys};
 
 use super::*;
 use crate::delivery::Body;
@@ -34,7 +34,7 @@ impl<'a> World<'a> {
         let (id, keys) = (DeletionId::new(host.now(), 42), keys(count));
         let parsed: Vec<ObjectKey<'_>> =
             keys.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
-        let packed = pack_keys(&id, 0, host.now(), &parsed);
+        let packed = pack_keys(&id, 0, host.now(), Fence::Auto, &parsed);
         let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
         let deletion = NewDeletion {
             id: id.clone(),
@@ -43,6 +43,7 @@ impl<'a> World<'a> {
             not_before: host.now(),
             sending_until: host.now(),
             duplicates_removed: 0,
+            fence: Fence::Auto,
             messages: packed.clone(),
             idempotency: None,
             labels: protocol::Labels::default(),
