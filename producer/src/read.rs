@@ -50,12 +50,14 @@ pub(crate) async fn keys(
     let mut entries = found.map_err(|error| Problem::ledger(&error))?;
     let more = entries.len() > page.size;
     entries.truncate(page.size);
-    let last = entries.last().filter(|_| more);
-    let next = last
+    let next_page_token = entries
+        .last()
+        .filter(|_| more)
         .map_or_else(|| "null".to_owned(), |entry| format!("\"{}\"", Page::token(&entry.cursor.to_string())));
     let entries: Vec<&str> = entries.iter().map(|entry| entry.json.as_str()).collect();
     // OK to write by hand because a token holds no character that JSON escapes.
-    let page = format!("{{\"{}\":[{}],\"next_page_token\":{next}}}", list.name(), entries.join(","));
+    let page =
+        format!("{{\"{}\":[{}],\"next_page_token\":{next_page_token}}}", list.name(), entries.join(","));
     Ok(Response::json_text(200, page))
 }
 
