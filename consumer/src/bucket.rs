@@ -1,5 +1,5 @@
 use protocol::limits::DELETE_KEYS_MAX;
-use protocol::{ObjectKey, R2Error};
+use protocol::{ObjectKey, R2Error, Timestamp};
 
 /// The bucket, as far as deleting needs it.
 pub trait Bucket {
@@ -9,6 +9,13 @@ pub trait Bucket {
     ///
     /// One error for the whole call, which names no key. Some, all or none of the objects may be gone then.
     fn delete(&self, call: DeleteCall<'_>) -> impl Future<Output = Result<(), R2Error>>;
+
+    /// When the object under a key was uploaded, by R2's clock; `None` when there is no object.
+    ///
+    /// # Errors
+    ///
+    /// R2's error, or [`R2Error::Other`] when it does not say when: what is of no known age must not be taken for old.
+    fn uploaded_at(&self, key: &ObjectKey<'_>) -> impl Future<Output = Result<Option<Timestamp>, R2Error>>;
 }
 
 /// The keys of one bulk delete: 1 to [`DELETE_KEYS_MAX`], which R2 demands and the local simulator does not check.

@@ -1,14 +1,15 @@
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
-use futures::future::{Either, select};
-use futures::pin_mut;
 use ledger::Grant;
 use protocol::limits::{DELETE_KEYS_MAX, SAME_KEY_SPACING_MS};
-use protocol::{ObjectKey, R2Error, R2ErrorClass, RetryCause, Timestamp};
+use protocol::{ChunkMessage, R2Error, R2ErrorClass, RetryCause, Timestamp};
 
+use crate::allowance::Allowance;
 use crate::bucket::{Bucket, DeleteCall};
-use crate::call_size::CallSize;
 use crate::host::Host;
+use crate::look::{Look, look};
+use crate::time_limit::in_time;
 
 /// How long one call to R2 may take before we stop waiting for it, in milliseconds. It may still take effect.
 pub(crate) const CALL_MS_MAX: u64 = 30_000;
@@ -17,26 +18,33 @@ pub(crate) const CALL_MS_MAX: u64 = 30_000;
 /// more calls would not help it.
 const HOPELESS_CALLS_MAX: u32 = 3;
 
-/// What became of a chunk's keys in one attempt, by their positions. What is in neither list is undecided.
+/// What became of a chunk's keys in one attempt, by their positions. What is in none of the lists is undecided.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkReport {
     /// Confirmed absent.
     pub(crate) deleted: Vec<usize>,
+    /// Uploaded since the request, and when.
+    pub(crate) skipped: Vec<(usize, Timestamp)>,
     /// Cannot be deleted, each alone.
     pub(crate) failed: Vec<(usize, R2Error)>,
     /// Why keys are undecided, if they are.
     pub(crate) cause: Option<RetryCause>,
-    /// Calls made to R2.
+    /// Delete calls made to R2.
     pub(crate) calls: usize,
     /// Calls that were divided.
     pub(crate) splits: usize,
+    /// Looks at single objects.
+    pub(crate) heads: usize,
+    /// The longest time in which an upload could have been deleted in spite of the fence, in milliseconds: from the first
+    /// look before a call to the call's answer.
+    pub(crate) fence_gap_ms: u64,
 }
 
 /// One attempt at a chunk.
 #[derive(Debug)]
 pub(crate) struct ChunkAttempt<'a> {
-    /// The keys of the chunk's message.
-    pub(crate) keys: &'a [ObjectKey<'a>],
+    /// The chunk's message.
+    pub(crate) message: &'a ChunkMessage<'a>,
     /// What the ledger has given us of it.
     pub(crate) grant: &'a Grant,
     /// The delivery's number, from 1.
@@ -58,71 +66,163 @@ pub(crate) struct ChunkAttempt<'a> {
 ///
 /// A failed call may have deleted some of its keys, and R2 refuses a second write to a key within a second, so no half is
 /// sent sooner than [`SAME_KEY_SPACING_MS`] after the whole.
+///
+/// Where the fence looks, each call is preceded by looks at its keys' objects, for a second at the most, and names only
+/// those that are not newer than the request. That holds for halves too: an upload may have come while they waited, and a
+/// key that the failed call has deleted needs no second one. What is uploaded between a key's look and its call is deleted.
 pub(crate) async fn delete_chunk(
     attempt: &ChunkAttempt<'_>,
-    size: &CallSize,
+    allowance: &Allowance,
     bucket: &impl Bucket,
     host: &impl Host,
 ) -> ChunkReport {
-    let first_size = first_call_size(attempt.attempt, attempt.grant.last_error);
-    let smallest = (first_size / 8).max(1);
-    let mut report = ChunkReport::default();
-    let mut slices = VecDeque::from([Slice {
-        positions: attempt.grant.undecided.iter().collect(),
-        not_before: host.now(),
-    }]);
-    let mut hopeless_calls = 0;
-
-    while let Some(mut slice) = slices.pop_front() {
-        let most = size.keys().min(first_size);
-        if slice.positions.len() > most {
-            slices.push_front(slice.split_off(most));
-        }
-        if host.now().max(slice.not_before) >= attempt.deadline {
-            report.cause.get_or_insert(RetryCause::OutOfTime);
+    let mut work = Work::new(attempt, host.now());
+    while let Some(slice) = work.next_slice(allowance) {
+        if let ControlFlow::Break(cause) = work.carry_out(slice, attempt, allowance, bucket, host).await {
+            work.note(cause);
             break;
         }
-        wait_until(slice.not_before, host).await;
-        let Some(call) = DeleteCall::new(slice.positions.iter().filter_map(|&at| attempt.keys.get(at)))
-        else {
-            // Nothing is undecided, or the ledger names keys that the message does not have: nothing to delete.
-            continue;
-        };
-        report.calls += 1;
-        let Err(error) = delete_in_time(call, bucket, host).await else {
-            size.succeeded();
-            hopeless_calls = 0;
-            report.deleted.append(&mut slice.positions);
-            continue;
-        };
-        let keys = slice.positions.len();
-        match error.class() {
-            R2ErrorClass::Permanent if keys == 1 => {
-                report.failed.extend(slice.positions.iter().map(|&at| (at, error)));
-            }
-            R2ErrorClass::Permanent => {
-                report.splits += 1;
-                slices.extend(slice.halves(host.now()));
-            }
-            R2ErrorClass::Transient if error.asks_for_smaller_calls() && keys > smallest => {
-                report.splits += 1;
-                size.halve(keys);
-                slices.extend(slice.halves(host.now()));
-            }
-            R2ErrorClass::Transient | R2ErrorClass::Throttled => {
-                report.cause = Some(RetryCause::R2(error));
-                hopeless_calls += 1;
-                if hopeless_calls >= HOPELESS_CALLS_MAX {
-                    break;
-                }
-            }
-            R2ErrorClass::Configuration => {
-                report.cause = Some(RetryCause::R2(error));
-                break;
-            }
+    }
+    work.report
+}
+
+/// A chunk's attempt, and how far it is.
+struct Work {
+    report: ChunkReport,
+    slices: VecDeque<Slice>,
+    first_size: usize,
+    hopeless_calls: u32,
+}
+
+impl Work {
+    fn new(attempt: &ChunkAttempt<'_>, now: Timestamp) -> Self {
+        let all = Slice { positions: attempt.grant.undecided.iter().collect(), not_before: now };
+        Self {
+            report: ChunkReport::default(),
+            slices: VecDeque::from([all]),
+            first_size: first_call_size(attempt.attempt, attempt.grant.last_error),
+            hopeless_calls: 0,
         }
     }
-    report
+
+    /// The keys of the next call.
+    fn next_slice(&mut self, allowance: &Allowance) -> Option<Slice> {
+        let mut slice = self.slices.pop_front()?;
+        let most = allowance.size.keys().min(self.first_size);
+        if slice.positions.len() > most {
+            self.slices.push_front(slice.split_off(most));
+        }
+        Some(slice)
+    }
+
+    /// Looks where the fence does, deletes, and says when the rest of the chunk is to be left for another attempt.
+    async fn carry_out(
+        &mut self,
+        mut slice: Slice,
+        attempt: &ChunkAttempt<'_>,
+        allowance: &Allowance,
+        bucket: &impl Bucket,
+        host: &impl Host,
+    ) -> ControlFlow<RetryCause> {
+        if host.now().max(slice.not_before) >= attempt.deadline {
+            return ControlFlow::Break(RetryCause::OutOfTime);
+        }
+        wait_until(slice.not_before, host).await;
+        let (began_at, mut stop) = (host.now(), None);
+        let looks = attempt.message.looks(attempt.attempt, began_at);
+        if looks {
+            let look = look(attempt, &slice.positions, allowance, bucket, host).await;
+            stop = look.stop;
+            slice.positions = self.take_in(look, slice.not_before);
+        }
+        let keys = slice.positions.iter().filter_map(|&at| attempt.message.keys.get(at));
+        // Without a call nothing of the slice is left to delete, or the ledger names keys that the message does not have.
+        if let Some(call) = DeleteCall::new(keys) {
+            if host.now() >= attempt.deadline {
+                return ControlFlow::Break(RetryCause::OutOfTime);
+            }
+            if !allowance.take_delete() {
+                return ControlFlow::Break(RetryCause::OutOfCalls);
+            }
+            self.report.calls += 1;
+            let answer = in_time(bucket.delete(call), CALL_MS_MAX, host).await;
+            if looks {
+                let gap_ms = host.now().millis_since(began_at);
+                self.report.fence_gap_ms = self.report.fence_gap_ms.max(gap_ms);
+            }
+            self.settle(slice, answer, allowance, host.now())?;
+        }
+        stop.map_or(ControlFlow::Continue(()), ControlFlow::Break)
+    }
+
+    /// Takes in what a look has decided, and answers with what is left to delete.
+    fn take_in(&mut self, look: Look, not_before: Timestamp) -> Vec<usize> {
+        let Look { old, absent, newer, refused, rest, heads, error, .. } = look;
+        self.report.heads += heads;
+        self.report.deleted.extend(absent);
+        self.report.skipped.extend(newer);
+        self.report.failed.extend(refused);
+        if let Some(error) = error {
+            self.note(RetryCause::R2(error));
+        }
+        if !rest.is_empty() {
+            self.slices.push_front(Slice { positions: rest, not_before });
+        }
+        old
+    }
+
+    /// Draws the conclusions from the answer to a call for the keys of `slice`.
+    fn settle(
+        &mut self,
+        mut slice: Slice,
+        answer: Result<(), R2Error>,
+        allowance: &Allowance,
+        now: Timestamp,
+    ) -> ControlFlow<RetryCause> {
+        let keys = slice.positions.len();
+        let Err(error) = answer else {
+            allowance.size.succeeded();
+            self.hopeless_calls = 0;
+            self.report.deleted.append(&mut slice.positions);
+            return ControlFlow::Continue(());
+        };
+        match error.class() {
+            R2ErrorClass::Permanent if keys == 1 => {
+                self.report.failed.extend(slice.positions.iter().map(|&at| (at, error)));
+            }
+            R2ErrorClass::Permanent => self.halve(slice, now),
+            R2ErrorClass::Transient if error.asks_for_smaller_calls() && keys > self.smallest() => {
+                allowance.size.halve(keys);
+                self.halve(slice, now);
+            }
+            R2ErrorClass::Transient | R2ErrorClass::Throttled => {
+                self.note(RetryCause::R2(error));
+                self.hopeless_calls += 1;
+                if self.hopeless_calls >= HOPELESS_CALLS_MAX {
+                    return ControlFlow::Break(RetryCause::R2(error));
+                }
+            }
+            R2ErrorClass::Configuration => return ControlFlow::Break(RetryCause::R2(error)),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn smallest(&self) -> usize {
+        (self.first_size / 8).max(1)
+    }
+
+    fn halve(&mut self, slice: Slice, failed_at: Timestamp) {
+        self.report.splits += 1;
+        self.slices.extend(slice.halves(failed_at));
+    }
+
+    /// Remembers why keys are undecided. What R2 has said counts for more than that time or calls ran out.
+    fn note(&mut self, cause: RetryCause) {
+        match cause {
+            RetryCause::R2(_) => self.report.cause = Some(cause),
+            _ => drop(self.report.cause.get_or_insert(cause)),
+        }
+    }
 }
 
 /// The largest call that an attempt begins with: all that R2 takes, halved for each attempt that ended in an error which
@@ -133,16 +233,6 @@ fn first_call_size(attempt: u32, last_error: Option<R2Error>) -> usize {
             DELETE_KEYS_MAX.checked_shr(attempt.saturating_sub(1)).unwrap_or(0).max(1)
         }
         Some(R2ErrorClass::Permanent | R2ErrorClass::Configuration) | None => DELETE_KEYS_MAX,
-    }
-}
-
-async fn delete_in_time(call: DeleteCall<'_>, bucket: &impl Bucket, host: &impl Host) -> Result<(), R2Error> {
-    let delete = bucket.delete(call);
-    let timeout = host.sleep(CALL_MS_MAX);
-    pin_mut!(delete, timeout);
-    match select(delete, timeout).await {
-        Either::Left((answer, _)) => answer,
-        Either::Right(((), _)) => Err(R2Error::TimedOut),
     }
 }
 

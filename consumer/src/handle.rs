@@ -2,9 +2,9 @@ use futures::future::join_all;
 use ledger::{ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, LedgerError, RecordBatch, RecordReply};
 use protocol::{DEAD_LETTER_QUEUE_SUFFIX, Timestamp};
 
+use crate::allowance::Allowance;
 use crate::batch::{Batch, Message};
 use crate::bucket::Bucket;
-use crate::call_size::CallSize;
 use crate::delete::CALL_MS_MAX;
 use crate::delivery::Delivery;
 use crate::host::Host;
@@ -34,8 +34,9 @@ const _: () =
 /// 2. *await* Claim the chunks. Repeating it is safe: a claim that nobody records ends by itself.
 /// 3. Sort the replies: what is decided or cancelled is acknowledged, what is elsewhere comes back when that claim ends,
 ///    what was never accepted is kept as unreadable.
-/// 4. *await* Delete what was granted, each chunk on its own; dead letters fail what is undecided instead. Repeating it is
-///    safe within the claim: a missing object counts as deleted.
+/// 4. *await* Delete what was granted, each chunk on its own, but for what the fence keeps; dead letters fail what is
+///    undecided instead. Repeating it is safe within the claim: a missing object counts as deleted, and one that has come
+///    since is looked at.
 /// 5. *await* Record, in one write. Repeating it is safe: the record takes the claim with it. Until it is confirmed nothing
 ///    is acknowledged.
 /// 6. Settle: acknowledged is only what the ledger has given a proof for.
@@ -77,10 +78,10 @@ pub async fn handle(
     let worked = if queue.ends_with(DEAD_LETTER_QUEUE_SUFFIX) {
         granted.into_iter().map(Worked::dead_letter).collect()
     } else {
-        let (size, deadline) = (CallSize::full(), started_at.plus_millis(WORK_MS));
+        let (allowance, deadline) = (Allowance::of(granted.len()), started_at.plus_millis(WORK_MS));
         let attempts = granted.into_iter().map(|(message, grant)| {
-            let size = &size;
-            async move { Worked::attempt(message, grant, deadline, size, bucket, host).await }
+            let allowance = &allowance;
+            async move { Worked::attempt(message, grant, deadline, allowance, bucket, host).await }
         });
         join_all(attempts).await
     };

@@ -2,7 +2,7 @@
 //!
 //! # In scope
 //!
-//! Decoding messages one by one, claiming chunks, deleting in bulk, finding the keys that cannot be deleted, deciding what
+//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the keys that cannot be deleted, deciding what
 //! is tried again and when, recording, and settling every message. [`handle()`] is all of it.
 //!
 //! # Out of scope
@@ -10,6 +10,7 @@
 //! What the ledger's queries look like (`ledger`), what a message looks like (`protocol`), and the Workers runtime, which
 //! only `shell.rs` knows, on wasm32.
 
+mod allowance;
 mod batch;
 mod bucket;
 mod call_size;
@@ -17,11 +18,13 @@ mod delete;
 mod delivery;
 mod handle;
 mod host;
+mod look;
 mod settlement;
 #[cfg(target_arch = "wasm32")]
 mod shell;
 #[cfg(test)]
 mod testing;
+mod time_limit;
 mod work;
 
 pub use bucket::{Bucket, DeleteCall};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use js_sys::{Array, JSON, Promise, Reflect};
 use ledger::{Binding, D1, SqlLedger};
-use protocol::{Event, Log, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds};
+use protocol::{Event, Log, ObjectKey, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::worker_sys::{Context, Message, MessageBatch};
@@ -84,6 +84,18 @@ impl Bucket for R2 {
         let keys: Array = call.keys().map(JsValue::from_str).collect();
         let deleted = self.0.call("delete", &Array::of1(&keys)).await;
         deleted.map(drop).map_err(|message| R2Error::from_message(&message))
+    }
+
+    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
+        let found = self.0.call("head", &Array::of1(&JsValue::from_str(key.as_str()))).await;
+        let object = found.map_err(|message| R2Error::from_message(&message))?;
+        if object.is_null() {
+            return Ok(None);
+        }
+        let uploaded = Reflect::get(&object, &JsValue::from_str("uploaded")).unwrap_or_default();
+        let millis = uploaded.dyn_ref::<js_sys::Date>().map(js_sys::Date::get_time);
+        let known = millis.filter(|millis| *millis >= 0.0).ok_or(R2Error::Other(0))?;
+        Ok(Some(Timestamp::from_millis(to_u64(known))))
     }
 }
 

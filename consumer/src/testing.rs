@@ -2,11 +2,11 @@
 //! somebody sleeps.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures::future::pending;
 use protocol::limits::SAME_KEY_SPACING_MS;
-use protocol::{Event, Log, R2Error, Timestamp};
+use protocol::{Event, Log, ObjectKey, R2Error, Timestamp};
 
 use crate::{Bucket, DeleteCall, Host};
 
@@ -21,11 +21,23 @@ pub(crate) enum Effect {
     All,
 }
 
-/// A bucket that enforces R2's limits and fails on demand.
+/// That a call has removed an object.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    pub(crate) uploaded_at: Timestamp,
+    /// When the call was begun, and in which delivery.
+    pub(crate) began_at: Timestamp,
+    pub(crate) attempt: u32,
+    /// When its key was last looked at.
+    pub(crate) looked_at: Option<Timestamp>,
+}
+
+/// A bucket that enforces R2's limits, knows when its objects were uploaded, and fails on demand.
 #[derive(Debug)]
 pub(crate) struct FakeBucket<'a> {
     host: &'a FakeHost,
-    pub(crate) objects: RefCell<BTreeSet<String>>,
+    /// The objects, and when each was uploaded.
+    pub(crate) objects: RefCell<BTreeMap<String, Timestamp>>,
     /// Keys that make their call fail with this error; R2 names none of them.
     pub(crate) culprits: BTreeMap<String, R2Error>,
     /// What a call with a culprit in it does to the others.
@@ -38,6 +50,23 @@ pub(crate) struct FakeBucket<'a> {
     pub(crate) stalled: Cell<bool>,
     /// The number of keys of each call.
     pub(crate) calls: RefCell<Vec<usize>>,
+    /// Looks fail with this error for these keys.
+    pub(crate) blind: BTreeMap<String, R2Error>,
+    /// The next looks fail with these, in order.
+    pub(crate) next_look_errors: RefCell<Vec<R2Error>>,
+    /// How long a look takes, in milliseconds.
+    pub(crate) look_ms: Cell<u64>,
+    /// How many looks there were.
+    pub(crate) looks: Cell<usize>,
+    /// What somebody else uploads when so many calls and looks were begun.
+    pub(crate) uploads: RefCell<BTreeMap<usize, String>>,
+    /// When the last call or look was begun.
+    pub(crate) last_begun_at: Cell<Timestamp>,
+    /// The delivery at hand.
+    pub(crate) attempt: Cell<u32>,
+    /// Everything that calls have removed.
+    pub(crate) removals: RefCell<Vec<Removal>>,
+    looked_at: RefCell<BTreeMap<String, Timestamp>>,
     written_at: RefCell<BTreeMap<String, Timestamp>>,
 }
 
@@ -45,15 +74,43 @@ impl<'a> FakeBucket<'a> {
     pub(crate) fn new(host: &'a FakeHost, objects: impl IntoIterator<Item = String>) -> Self {
         Self {
             host,
-            objects: RefCell::new(objects.into_iter().collect()),
+            objects: RefCell::new(
+                objects.into_iter().map(|key| (key, host.now().minus_millis(1_000))).collect(),
+            ),
             culprits: BTreeMap::new(),
             effect: Effect::None,
             largest_call: usize::MAX,
             next_errors: RefCell::default(),
             stalled: Cell::new(false),
             calls: RefCell::default(),
+            blind: BTreeMap::new(),
+            next_look_errors: RefCell::default(),
+            look_ms: Cell::new(10),
+            looks: Cell::default(),
+            uploads: RefCell::default(),
+            last_begun_at: Cell::default(),
+            attempt: Cell::default(),
+            removals: RefCell::default(),
+            looked_at: RefCell::default(),
             written_at: RefCell::default(),
         }
+    }
+
+    /// Uploads an object, now.
+    pub(crate) fn upload(&self, key: &str) {
+        self.objects.borrow_mut().insert(key.to_owned(), self.host.now());
+    }
+
+    /// A call or look begins, behind what somebody else does at that moment.
+    fn begin(&self) -> Timestamp {
+        let begun = self.looks.get() + self.calls.borrow().len();
+        let upload = self.uploads.borrow_mut().remove(&begun);
+        if let Some(key) = upload {
+            self.host.advance(1);
+            self.upload(&key);
+        }
+        self.last_begun_at.set(self.host.now());
+        self.host.now()
     }
 
     fn error_of(&self, keys: &[&str]) -> Option<R2Error> {
@@ -74,9 +131,15 @@ impl<'a> FakeBucket<'a> {
         keys.iter().find_map(|key| self.culprits.get(*key).copied())
     }
 
-    fn remove(&self, keys: &[&str]) {
+    fn remove(&self, keys: &[&str], began_at: Timestamp) {
         for &key in keys {
-            self.objects.borrow_mut().remove(key);
+            let removed = self.objects.borrow_mut().remove(key);
+            self.removals.borrow_mut().extend(removed.map(|uploaded_at| Removal {
+                uploaded_at,
+                began_at,
+                attempt: self.attempt.get(),
+                looked_at: self.looked_at.borrow().get(key).copied(),
+            }));
             self.written_at.borrow_mut().insert(key.to_owned(), self.host.now());
         }
     }
@@ -85,6 +148,7 @@ impl<'a> FakeBucket<'a> {
 impl Bucket for FakeBucket<'_> {
     async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
         let keys: Vec<&str> = call.keys().collect();
+        let began_at = self.begin();
         self.calls.borrow_mut().push(keys.len());
         if self.stalled.get() {
             pending::<()>().await;
@@ -92,19 +156,35 @@ impl Bucket for FakeBucket<'_> {
         self.host.advance(50);
         match (self.error_of(&keys), self.effect) {
             (None, _) => {
-                self.remove(&keys);
+                self.remove(&keys, began_at);
                 Ok(())
             }
             (Some(error), effect) => {
                 let innocent = keys.iter().copied().filter(|key| !self.culprits.contains_key(*key));
                 match effect {
                     Effect::None => {}
-                    Effect::Half => self.remove(&innocent.step_by(2).collect::<Vec<_>>()),
-                    Effect::All => self.remove(&innocent.collect::<Vec<_>>()),
+                    Effect::Half => self.remove(&innocent.step_by(2).collect::<Vec<_>>(), began_at),
+                    Effect::All => self.remove(&innocent.collect::<Vec<_>>(), began_at),
                 }
                 Err(error)
             }
         }
+    }
+
+    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
+        let (key, began_at) = (key.as_str(), self.begin());
+        self.looks.set(self.looks.get() + 1);
+        if self.stalled.get() {
+            pending::<()>().await;
+        }
+        let found = self.objects.borrow().get(key).copied();
+        self.host.advance(self.look_ms.get());
+        let error = self.next_look_errors.borrow_mut().pop().or_else(|| self.blind.get(key).copied());
+        if let Some(error) = error {
+            return Err(error);
+        }
+        self.looked_at.borrow_mut().insert(key.to_owned(), began_at);
+        Ok(found)
     }
 }
 

@@ -1,9 +1,9 @@
-use ledger::{ChunkOutcome, FailedKey, Grant};
+use ledger::{ChunkOutcome, FailedKey, Grant, SkippedKey};
 use protocol::{FailureCode, ObjectKey, R2Error, RETRIES_MAX, RetryCause, Timestamp};
 
+use crate::allowance::Allowance;
 use crate::batch::Message;
 use crate::bucket::Bucket;
-use crate::call_size::CallSize;
 use crate::delete::{ChunkAttempt, ChunkReport, delete_chunk};
 use crate::host::Host;
 
@@ -17,18 +17,19 @@ pub(crate) struct Worked {
 }
 
 impl Worked {
-    /// Deletes what is undecided.
+    /// Deletes what is undecided, but for what the fence keeps.
     pub(crate) async fn attempt(
         message: Message<'_>,
         grant: Grant,
         deadline: Timestamp,
-        size: &CallSize,
+        allowance: &Allowance,
         bucket: &impl Bucket,
         host: &impl Host,
     ) -> Self {
         let Message { index, attempts, body } = message;
-        let attempt = ChunkAttempt { keys: &body.keys, grant: &grant, attempt: attempts, deadline };
-        let report = delete_chunk(&attempt, size, bucket, host).await;
+        let attempt = ChunkAttempt { message: &body, grant: &grant, attempt: attempts, deadline };
+        let report = delete_chunk(&attempt, allowance, bucket, host).await;
+        allowance.chunk_done();
         let failed = report.failed.iter().filter_map(|&(position, error)| {
             failed_key(&body.keys, position, error.failure_code(), Some(error))
         });
@@ -37,7 +38,11 @@ impl Worked {
             _ => grant.last_error,
         };
         let failed = failed.collect();
-        let outcome = ChunkOutcome::new(grant, report.deleted.iter().copied(), failed, last_error, attempts);
+        let skipped = report.skipped.iter().filter_map(|&(position, uploaded_at)| {
+            Some(SkippedKey { position, key_json: key_json(&body.keys, position)?, uploaded_at })
+        });
+        let outcome = ChunkOutcome::new(grant, report.deleted.iter().copied(), failed, last_error, attempts)
+            .with_skipped(skipped.collect());
         Self { index, attempts, outcome, report, dead_letter: None }
     }
 
@@ -61,6 +66,9 @@ fn failed_key(
     code: FailureCode,
     error: Option<R2Error>,
 ) -> Option<FailedKey> {
-    let key_json = serde_json::to_string(keys.get(position)?).ok()?;
-    Some(FailedKey { position, key_json, code, error })
+    Some(FailedKey { position, key_json: key_json(keys, position)?, code, error })
+}
+
+fn key_json(keys: &[ObjectKey<'_>], position: usize) -> Option<String> {
+    serde_json::to_string(keys.get(position)?).ok()
 }

@@ -10,6 +10,8 @@ CREATE TABLE deletions (
     not_before INTEGER NOT NULL,
     -- How often its failures have been redriven.
     generation INTEGER NOT NULL DEFAULT 0,
+    -- Whether what was uploaded since the request is kept: auto, always or off.
+    fence TEXT NOT NULL DEFAULT 'auto',
     -- JSON: the caller's names and values.
     labels TEXT NOT NULL DEFAULT '{}',
     -- When the caller said that these are all its parts; NULL: more may come, and it cannot end.
@@ -125,6 +127,20 @@ CREATE TABLE failures (
     r2_code INTEGER,
     attempts INTEGER NOT NULL,
     failed_at INTEGER NOT NULL,
+    PRIMARY KEY (deletion, generation, chunk, position)
+) WITHOUT ROWID;
+
+-- One row for each key that was left alone, because its object was uploaded after the request.
+CREATE TABLE skips (
+    deletion TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    chunk INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    -- As in `failures`.
+    key_json TEXT NOT NULL,
+    -- When the object was uploaded that was found there.
+    uploaded_at INTEGER NOT NULL,
+    skipped_at INTEGER NOT NULL,
     PRIMARY KEY (deletion, generation, chunk, position)
 ) WITHOUT ROWID;
 

@@ -1,4 +1,4 @@
-use protocol::{DeletionId, Labels, Timestamp};
+use protocol::{DeletionId, Fence, Labels, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
 use crate::part::{self, NewPart, PartRef, insert_part};
@@ -14,6 +14,8 @@ pub struct NewDeletion {
     pub requested_at: Timestamp,
     /// When its undo window ends; the time of the request when it has none.
     pub not_before: Timestamp,
+    /// Whether what is uploaded since the request is kept.
+    pub fence: Fence,
     /// The keys that the request brings; `None` when they are to be put in parts.
     pub part: Option<NewPart>,
     /// The caller's names and values.
@@ -67,8 +69,8 @@ ON CONFLICT DO NOTHING";
 
 /// ?7 is when it is sealed: at once, if the request brings its keys.
 const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, not_before, labels, sealed_at)
-SELECT ?1, ?2, ?3, ?4, ?5, ?7
+INSERT INTO deletions (id, requested_by, requested_at, not_before, labels, sealed_at, fence)
+SELECT ?1, ?2, ?3, ?4, ?5, ?7, ?8
 WHERE ?6 IS NULL
    OR (SELECT deletion FROM idempotency_keys WHERE requested_by = ?2 AND idempotency_key = ?6) = ?1";
 
@@ -110,6 +112,7 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             json(&deletion.labels)?,
             key,
             sealed_at.into(),
+            deletion.fence.as_str().into(),
         ],
     ));
     if let Some(part) = &deletion.part {

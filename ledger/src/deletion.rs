@@ -1,4 +1,4 @@
-use protocol::{Counts, DeletionId, FailureCode, Labels, Progress, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, Progress, State, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
 use crate::outbox;
@@ -12,6 +12,8 @@ pub struct DeletionRecord {
     pub requested_by: String,
     /// How often it has been redriven.
     pub generation: u32,
+    /// Whether what was uploaded since the request is kept.
+    pub fence: Fence,
     /// What became of its keys.
     pub counts: Counts,
     /// Its state, which follows from the counts.
@@ -49,7 +51,7 @@ const CANCEL: &str = "\
 UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL AND finished_at IS NULL";
 
 const FIND: &str = "\
-SELECT d.id, d.labels,
+SELECT d.id, d.labels, d.fence,
        d.requested_by, d.requested_at, d.not_before, d.generation, d.sealed_at, d.cancelled_at, d.finished_at,
        COALESCE(p.total, 0) AS total, COALESCE(p.duplicates_removed, 0) AS duplicates_removed,
        COALESCE(p.messages, 0) AS messages,
@@ -126,6 +128,7 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
         id: row.parsed("id")?,
         requested_by: row.text("requested_by")?.to_owned(),
         generation: row.number("generation")?,
+        fence: row.parsed("fence")?,
         counts,
         state,
         duplicates_removed: row.number("duplicates_removed")?,

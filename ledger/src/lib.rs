@@ -13,6 +13,7 @@ mod admission;
 #[cfg(target_arch = "wasm32")]
 mod binding;
 mod claim;
+mod cursor;
 #[cfg(target_arch = "wasm32")]
 mod d1;
 mod database;
@@ -24,6 +25,7 @@ mod part;
 mod record;
 mod redrive;
 mod row;
+mod skip;
 mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -35,16 +37,18 @@ pub use admission::{EarlierRequest, Idempotency, NewDeletion, Sending};
 #[cfg(target_arch = "wasm32")]
 pub use binding::Binding;
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
+pub use cursor::KeyCursor;
 #[cfg(target_arch = "wasm32")]
 pub use d1::D1;
 pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
-pub use failure::{FailureCursor, FailureRecord};
+pub use failure::FailureRecord;
 pub use listing::{DeletionFilter, DeletionPage};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
 pub use part::{NewPart, PartRecord, PartRef, Sealing};
-pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
+pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
 pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
+pub use skip::SkipRecord;
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;

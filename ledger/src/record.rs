@@ -23,12 +23,13 @@ pub struct RecordBatch {
     pub unreadable: Vec<UnreadableMessage>,
 }
 
-/// What became of one chunk in one attempt. Every position of the grant that is neither deleted nor failed stays
+/// What became of one chunk in one attempt. Every position of the grant that is neither deleted, skipped nor failed stays
 /// undecided: nothing is taken for done because nobody said otherwise.
 #[derive(Clone, Debug)]
 pub struct ChunkOutcome {
     grant: Grant,
     deleted: usize,
+    skipped: Vec<SkippedKey>,
     failed: Vec<FailedKey>,
     undecided: Positions,
     last_error: Option<R2Error>,
@@ -46,6 +47,17 @@ pub struct FailedKey {
     pub code: FailureCode,
     /// R2's error, where R2 was the cause.
     pub error: Option<R2Error>,
+}
+
+/// A key that is left alone, because its object was uploaded after the deletion was requested.
+#[derive(Clone, Debug)]
+pub struct SkippedKey {
+    /// Its position in the chunk.
+    pub position: usize,
+    /// The key, as a JSON string.
+    pub key_json: String,
+    /// When the object was uploaded.
+    pub uploaded_at: Timestamp,
 }
 
 /// What the ledger has taken down of a batch.
@@ -105,10 +117,17 @@ impl ChunkOutcome {
         let mut open: BTreeSet<usize> = grant.undecided.iter().collect();
         let failed: Vec<FailedKey> = failed.into_iter().filter(|key| open.remove(&key.position)).collect();
         let deleted = deleted.into_iter().filter(|position| open.remove(position)).count();
-        let undecided: Positions = open.into_iter().collect();
-        // What earlier attempts met is no news once the last key is decided.
-        let last_error = if undecided.is_empty() { None } else { last_error };
-        Self { grant, deleted, failed, undecided, last_error, attempts }
+        let undecided = open.into_iter().collect();
+        Self { grant, deleted, skipped: Vec::new(), failed, undecided, last_error, attempts }
+    }
+
+    /// The same with keys that are left alone; those that are decided already are ignored.
+    #[must_use]
+    pub fn with_skipped(mut self, skipped: Vec<SkippedKey>) -> Self {
+        let mut open: BTreeSet<usize> = self.undecided.iter().collect();
+        self.skipped.extend(skipped.into_iter().filter(|key| open.remove(&key.position)));
+        self.undecided = open.into_iter().collect();
+        self
     }
 
     /// The chunk.
@@ -119,6 +138,11 @@ impl ChunkOutcome {
     /// How many keys this attempt has confirmed absent.
     pub fn deleted(&self) -> usize {
         self.deleted
+    }
+
+    /// How many keys this attempt has left alone.
+    pub fn skipped(&self) -> usize {
+        self.skipped.len()
     }
 
     /// How many keys this attempt has given up.
@@ -132,14 +156,22 @@ impl ChunkOutcome {
     }
 }
 
-/// Failures go first: they are only taken while the claim is held, and the next statement gives it back.
+/// Failures and skips go first: they are only taken while the claim is held, and the next statement gives it back.
 const RECORD_FAILURES: &str = "\
 INSERT INTO failures (deletion, generation, chunk, position, key_json, code, r2_code, attempts, failed_at)
 SELECT c.deletion, c.generation, c.chunk, f.value ->> 'position', f.value ->> 'key_json', f.value ->> 'code',
-       f.value ->> 'r2_code', ?6, ?7
+       f.value ->> 'r2_code', ?7, ?6
 FROM chunks AS c, json_each(?5) AS f
 WHERE c.deletion = ?1 AND c.generation = ?2 AND c.chunk = ?3
-  AND c.claimed_by = ?4 AND c.claimed_until > ?7 AND c.finished_at IS NULL
+  AND c.claimed_by = ?4 AND c.claimed_until > ?6 AND c.finished_at IS NULL
+ON CONFLICT DO NOTHING";
+
+const RECORD_SKIPS: &str = "\
+INSERT INTO skips (deletion, generation, chunk, position, key_json, uploaded_at, skipped_at)
+SELECT c.deletion, c.generation, c.chunk, s.value ->> 'position', s.value ->> 'key_json', s.value ->> 'uploaded_at', ?6
+FROM chunks AS c, json_each(?5) AS s
+WHERE c.deletion = ?1 AND c.generation = ?2 AND c.chunk = ?3
+  AND c.claimed_by = ?4 AND c.claimed_until > ?6 AND c.finished_at IS NULL
 ON CONFLICT DO NOTHING";
 
 const RECORD_CHUNKS: &str = "\
@@ -185,8 +217,17 @@ pub(crate) async fn record(
     let RecordBatch { token, now, outcomes, unreadable } = batch;
     let now_ms = now.as_millis();
     let mut statements = Vec::new();
-    for outcome in outcomes.iter().filter(|outcome| !outcome.failed.is_empty()) {
-        statements.push(failures_statement(outcome, token, *now)?);
+    for outcome in outcomes {
+        if !outcome.failed.is_empty() {
+            let failed: Vec<WireFailure<'_>> = outcome.failed.iter().map(WireFailure::from).collect();
+            let mut statement = keys_statement(RECORD_FAILURES, outcome, token, json(&failed)?, *now);
+            statement.parameters.push(outcome.attempts.into());
+            statements.push(statement);
+        }
+        if !outcome.skipped.is_empty() {
+            let skipped: Vec<WireSkip<'_>> = outcome.skipped.iter().map(WireSkip::from).collect();
+            statements.push(keys_statement(RECORD_SKIPS, outcome, token, json(&skipped)?, *now));
+        }
     }
     statements.extend(unreadable.iter().map(|message| keep_message(message, *now)));
     let before_chunks = statements.len();
@@ -199,21 +240,23 @@ pub(crate) async fn record(
     read_reply(batch, &mut answer)
 }
 
-fn failures_statement(outcome: &ChunkOutcome, token: &str, now: Timestamp) -> Result<Statement, LedgerError> {
+fn keys_statement(
+    sql: &'static str,
+    outcome: &ChunkOutcome,
+    token: &str,
+    keys: Value,
+    now: Timestamp,
+) -> Statement {
     let ChunkRef { deletion, generation, chunk } = outcome.chunk();
-    let failed: Vec<WireFailure<'_>> = outcome.failed.iter().map(WireFailure::from).collect();
-    Ok(Statement::new(
-        RECORD_FAILURES,
-        [
-            deletion.as_str().into(),
-            (*generation).into(),
-            (*chunk).into(),
-            token.into(),
-            json(&failed)?,
-            outcome.attempts.into(),
-            now.as_millis().into(),
-        ],
-    ))
+    let parameters = [
+        deletion.as_str().into(),
+        (*generation).into(),
+        (*chunk).into(),
+        token.into(),
+        keys,
+        now.as_millis().into(),
+    ];
+    Statement::new(sql, parameters)
 }
 
 fn read_reply(
@@ -246,16 +289,17 @@ struct WireOutcome<'a> {
 
 impl<'a> From<&'a ChunkOutcome> for WireOutcome<'a> {
     fn from(outcome: &'a ChunkOutcome) -> Self {
-        let ChunkOutcome { grant, deleted, failed, undecided, last_error, attempts: _ } = outcome;
+        let ChunkOutcome { grant, deleted, skipped, failed, undecided, last_error, attempts: _ } = outcome;
         Self {
             deletion: grant.chunk.deletion.as_str(),
             generation: grant.chunk.generation,
             chunk: grant.chunk.chunk,
             deleted: grant.deleted + deleted,
-            skipped: grant.skipped,
+            skipped: grant.skipped + skipped.len(),
             failed: grant.failed + failed.len(),
             undecided: undecided.to_json(),
-            last_r2_code: last_error.map(R2Error::code),
+            // What earlier attempts met is no news once the last key is decided.
+            last_r2_code: last_error.filter(|_| !undecided.is_empty()).map(R2Error::code),
             finished: undecided.is_empty(),
         }
     }
@@ -272,6 +316,19 @@ struct WireFailure<'a> {
 impl<'a> From<&'a FailedKey> for WireFailure<'a> {
     fn from(FailedKey { position, key_json, code, error }: &'a FailedKey) -> Self {
         Self { position: *position, key_json, code: code.as_str(), r2_code: error.map(R2Error::code) }
+    }
+}
+
+#[derive(Serialize)]
+struct WireSkip<'a> {
+    position: usize,
+    key_json: &'a str,
+    uploaded_at: Timestamp,
+}
+
+impl<'a> From<&'a SkippedKey> for WireSkip<'a> {
+    fn from(SkippedKey { position, key_json, uploaded_at }: &'a SkippedKey) -> Self {
+        Self { position: *position, key_json, uploaded_at: *uploaded_at }
     }
 }
 

@@ -1,7 +1,7 @@
 use protocol::{DeletionId, FailureCode, Timestamp};
 
+use crate::cursor::KeyCursor;
 use crate::database::{Database, LedgerError, Row, Statement, Value, run};
-use crate::failure::FailureCursor;
 use crate::part::{self, NewPart, PartRef, insert_part};
 
 /// Which failures are asked for; all that is given has to hold.
@@ -24,7 +24,7 @@ pub struct NewRedrive {
     /// Which failures.
     pub filter: FailureFilter,
     /// The last of them, in the list's order: those after it stay.
-    pub last: FailureCursor,
+    pub last: KeyCursor,
     /// Their keys: one for each failure.
     pub part: NewPart,
 }

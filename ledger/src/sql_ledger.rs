@@ -4,14 +4,16 @@ use protocol::{DeletionId, RequestId, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
 use crate::claim::{self, ClaimBatch, ClaimReply};
-use crate::database::{Database, LedgerError, Statement};
+use crate::cursor::KeyCursor;
+use crate::database::{Database, LedgerError, Statement, run};
 use crate::deletion::{self, DeletionRecord};
-use crate::failure::{self, FailureCursor, FailureRecord};
+use crate::failure::{self, FailureRecord};
 use crate::listing::{self, DeletionFilter, DeletionPage};
 use crate::outbox::{self, OutboxPiece};
 use crate::part::{self, NewPart, PartRecord, PartRef, Sealing};
 use crate::record::{self, RecordBatch, RecordReply};
 use crate::redrive::{self, FailureFilter, NewRedrive, RedrivableDeletion};
+use crate::skip::{self, SkipRecord};
 use crate::stats::{self, LedgerStats};
 use crate::unreadable::{self, UnreadableRecord};
 use crate::upkeep::{self, LostPart};
@@ -230,7 +232,7 @@ pub trait ProducerLedger {
         &self,
         id: &DeletionId,
         filter: FailureFilter,
-        after: Option<FailureCursor>,
+        after: Option<KeyCursor>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<FailureRecord>, LedgerError>>;
 
@@ -253,6 +255,18 @@ pub trait ProducerLedger {
         filter: FailureFilter,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<RedrivableDeletion>, LedgerError>>;
+
+    /// At most `limit` keys of a deletion that were left alone, those that come after `after`.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn list_skips(
+        &self,
+        id: &DeletionId,
+        after: Option<KeyCursor>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<SkipRecord>, LedgerError>>;
 
     /// At most `limit` messages that could not be read, by id, that come after the message `after`.
     ///
@@ -426,10 +440,11 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         &self,
         id: &DeletionId,
         filter: FailureFilter,
-        after: Option<FailureCursor>,
+        after: Option<KeyCursor>,
         limit: usize,
     ) -> Result<Vec<FailureRecord>, LedgerError> {
-        failure::list(&self.database, id, filter, after, limit).await
+        let rows = run(&self.database, failure::list(id, filter, after, limit)).await?;
+        rows.iter().map(failure::read_record).collect()
     }
 
     async fn admit_redrive(&self, redrive: &NewRedrive) -> Result<bool, LedgerError> {
@@ -442,6 +457,16 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         limit: usize,
     ) -> Result<Vec<RedrivableDeletion>, LedgerError> {
         redrive::list(&self.database, filter, limit).await
+    }
+
+    async fn list_skips(
+        &self,
+        id: &DeletionId,
+        after: Option<KeyCursor>,
+        limit: usize,
+    ) -> Result<Vec<SkipRecord>, LedgerError> {
+        let rows = run(&self.database, skip::list(id, after, limit)).await?;
+        rows.iter().map(skip::read_record).collect()
     }
 
     async fn list_unreadable(

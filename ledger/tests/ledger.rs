@@ -7,7 +7,7 @@ use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter, Grant,
     Idempotency, NewDeletion, NewPart, NewRedrive, OutboxPiece, PartRef, ProducerLedger, RecordBatch,
-    RecordReply, Sealing, Sending, SqlLedger, SqliteDatabase, UnreadableMessage,
+    RecordReply, Sealing, Sending, SkippedKey, SqlLedger, SqliteDatabase, UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -43,6 +43,7 @@ fn deletion(part: Option<NewPart>) -> NewDeletion {
         requested_by: "backend".to_owned(),
         requested_at: at(0),
         not_before: at(0),
+        fence: protocol::Fence::Auto,
         part,
         idempotency: None,
         labels: protocol::Labels::default(),
@@ -93,6 +94,10 @@ fn locked(position: usize) -> FailedKey {
         code: FailureCode::ObjectLocked,
         error: Some(R2Error::ObjectLocked),
     }
+}
+
+fn newer(position: usize) -> SkippedKey {
+    SkippedKey { position, key_json: format!("\"k{position}\\u0000\""), uploaded_at: at(5) }
 }
 
 fn counts(ledger: &impl ProducerLedger, now: u64) -> (Counts, State) {
@@ -173,6 +178,46 @@ fn an_expired_claim_cannot_record_even_when_nobody_took_the_chunk() {
             .is_none()
     );
     assert_eq!(counts(&ledger, LEASE_MS).0.pending, 1);
+}
+
+#[test]
+fn skipped_keys_are_decided_listed_with_their_upload_and_forgotten_with_their_deletion() {
+    let ledger = ledger(&[3, 2]);
+    let first = granted(claim(&ledger, "a", 0, &chunk(0), 3));
+    let lost = ChunkOutcome::new(first.clone(), [0], vec![], None, 1).with_skipped(vec![newer(1)]);
+    assert!(record(&ledger, "elsewhere", 10, vec![lost]).outcomes[0].is_none());
+    assert!(block_on(ledger.list_skips(&id(), None, 10)).unwrap().is_empty(), "without the claim");
+
+    // What is deleted or failed is not skipped besides.
+    let skipped = vec![newer(0), newer(1), newer(2), newer(7)];
+    let outcome = ChunkOutcome::new(first, [0], vec![locked(2)], None, 1).with_skipped(skipped);
+    assert_eq!((outcome.skipped(), outcome.undecided()), (1, 0));
+    assert!(record(&ledger, "a", 20, vec![outcome]).outcomes[0].is_some());
+    let second = granted(claim(&ledger, "b", 30, &chunk(1), 2));
+    let outcome = ChunkOutcome::new(second, [], vec![], None, 1).with_skipped(vec![newer(0), newer(1)]);
+    let finished = record(&ledger, "b", 40, vec![outcome]).finished;
+    let Counts { deleted, skipped, failed, .. } = finished[0].counts;
+    assert_eq!((deleted, skipped, failed), (1, 3, 1));
+    assert_eq!(
+        counts(&ledger, 50).0,
+        Counts { total: 5, deleted: 1, skipped: 3, failed: 1, ..Counts::default() }
+    );
+
+    let (mut listed, mut after) = (Vec::new(), None);
+    while let Some(last) = block_on(ledger.list_skips(&id(), after, 2)).unwrap().last() {
+        listed.extend(block_on(ledger.list_skips(&id(), after, 2)).unwrap());
+        after = Some(last.cursor);
+    }
+    let listed: Vec<_> =
+        listed.iter().map(|skip| (skip.key_json.as_str(), skip.uploaded_at, skip.skipped_at)).collect();
+    let key = |position| match position {
+        0 => r#""k0\u0000""#,
+        _ => r#""k1\u0000""#,
+    };
+    assert_eq!(listed, [(key(1), at(5), at(20)), (key(0), at(5), at(40)), (key(1), at(5), at(40))]);
+
+    assert_eq!(block_on(ledger.remove_expired(at(1_000), at(1_000), 10)), Ok(1));
+    assert!(block_on(ledger.list_skips(&id(), None, 10)).unwrap().is_empty());
 }
 
 #[test]
@@ -337,6 +382,7 @@ fn of_two_deletions_with_one_idempotency_key_only_the_first_is_written() {
         requested_by: "backend".to_owned(),
         requested_at: at(0),
         not_before: at(0),
+        fence: protocol::Fence::Auto,
         part: Some(part(random, &[2, 1])),
         labels: protocol::Labels::default(),
         idempotency: Some(Idempotency { key: "k".to_owned(), fingerprint: "body".to_owned() }),
@@ -561,7 +607,7 @@ fn of_two_redrives_at_once_one_comes_first_and_the_other_changes_nothing() {
 #[derive(Clone, Debug)]
 enum Step {
     Claim { by: usize, chunk: usize },
-    Record { by: usize, deleted: Vec<usize>, failed: Vec<usize> },
+    Record { by: usize, deleted: Vec<usize>, skipped: Vec<usize>, failed: Vec<usize> },
     RecordAgain { by: usize },
     Wait,
     Cancel,
@@ -573,7 +619,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let positions = || prop::collection::vec(0_usize..6, 0..5);
     let step = prop_oneof![
         8 => (0_usize..3, 0_usize..100).prop_map(|(by, chunk)| Step::Claim { by, chunk }),
-        8 => (0_usize..3, positions(), positions()).prop_map(|(by, deleted, failed)| Step::Record { by, deleted, failed }),
+        8 => (0_usize..3, positions(), positions(), positions())
+            .prop_map(|(by, deleted, skipped, failed)| Step::Record { by, deleted, skipped, failed }),
         2 => (0_usize..3).prop_map(|by| Step::RecordAgain { by }),
         2 => Just(Step::Wait),
         1 => Just(Step::Cancel),
@@ -616,10 +663,12 @@ proptest! {
                         held[by] = Some((grant, now + LEASE_MS, token));
                     }
                 }
-                Step::Record { by, deleted, failed } => {
+                Step::Record { by, deleted, skipped, failed } => {
                     if let Some((grant, _, token)) = held[by].take() {
                         let failed = failed.into_iter().map(locked).collect();
-                        let outcome = ChunkOutcome::new(grant, deleted, failed, None, 1);
+                        let skipped = skipped.into_iter().map(newer).collect();
+                        let outcome =
+                            ChunkOutcome::new(grant, deleted, failed, None, 1).with_skipped(skipped);
                         finished += record(&ledger, &token, now, vec![outcome.clone()]).finished.len();
                         last[by] = Some((outcome, token));
                     }
@@ -645,12 +694,15 @@ proptest! {
             let Counts { total, pending, deleted, skipped, failed, cancelled } = after;
             prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
             prop_assert_eq!(total, 9);
-            prop_assert!(deleted >= before.deleted && failed + redriven >= before.failed);
+            prop_assert!(deleted >= before.deleted && skipped >= before.skipped);
+            prop_assert!( failed + redriven >= before.failed);
             if redriven > 0 {
                 prop_assert_eq!((pending, failed), (redriven, before.failed - redriven));
             }
             let listed = block_on(ledger.list_failures(&id(), FailureFilter::default(), None, 100)).unwrap().len();
             prop_assert_eq!(listed as u64, failed);
+            let listed = block_on(ledger.list_skips(&id(), None, 100)).unwrap().len();
+            prop_assert_eq!(listed as u64, skipped);
             if let Some(end) = final_counts {
                 prop_assert_eq!(after, end);
             }

@@ -69,6 +69,7 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
         id: id.clone(),
         requested_by: requested_by.to_owned(),
         requested_at: at(now),
+        fence: protocol::Fence::Auto,
         not_before: at(now),
         part: match course {
             Course::Accepting | Course::NeverSealed => None,

@@ -56,7 +56,7 @@ pub(crate) async fn accept(
     // (3) Parse.
     let idempotency =
         request.idempotency_key.as_deref().map(|key| idempotency::parse(key, &body)).transpose()?;
-    let DeletionRequest { keys, duplicates_removed, delay_seconds, labels } =
+    let DeletionRequest { keys, duplicates_removed, delay_seconds, fence, labels } =
         DeletionRequest::from_json(&body, |keys| check_keys(keys, principal, protected))?;
 
     // (4) Seen before.
@@ -71,8 +71,10 @@ pub(crate) async fn accept(
     let requested_at = host.now();
     let id = DeletionId::new(requested_at, host.random());
     let part = PartRef::request(&id);
+    let sent_fence = fence.with_undo_window(delay_seconds);
     let total = keys.len();
-    let filled = fill(OutboxWriter::new(request_id, &part, requested_at, ledger), &keys, host).await;
+    let filled =
+        fill(OutboxWriter::new(request_id, &part, requested_at, sent_fence, ledger), &keys, host).await;
     let filled = filled.map_err(|error| Problem::ledger(&error))?;
     drop(keys);
     drop(body);
@@ -85,6 +87,7 @@ pub(crate) async fn accept(
         requested_by: principal.name().to_owned(),
         requested_at,
         not_before,
+        fence,
         part: Some(NewPart {
             upload: request_id.clone(),
             chunk_keys: filled.chunk_keys.clone(),
@@ -127,6 +130,7 @@ pub(crate) async fn accept(
         id: &id,
         state: State::Queued,
         generation: 0,
+        fence,
         counts: Counts::derive(total as u64, 0, 0, 0, false),
         duplicates_removed: duplicates_removed as u64,
         messages: messages as u64,

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use protocol::limits::{REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
-use protocol::{Labels, ObjectKey};
+use protocol::{Fence, Labels, ObjectKey};
 
 use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
 use crate::wire::{Text, WireRequest};
@@ -15,6 +15,8 @@ pub(crate) struct DeletionRequest<'a> {
     pub(crate) duplicates_removed: usize,
     /// How long nothing is to be done, in seconds: 0 to [`UNDO_SECONDS_MAX`].
     pub(crate) delay_seconds: u32,
+    /// Whether what is uploaded since the request is kept.
+    pub(crate) fence: Fence,
     /// The caller's names and values.
     pub(crate) labels: Labels,
 }
@@ -44,12 +46,12 @@ impl<'a> DeletionRequest<'a> {
             let error = format!("expected at most {UNDO_SECONDS_MAX} seconds, which is a day");
             return Err(invalid("The delay is too long. Nothing was accepted.", "#/delay_seconds", &error));
         }
-        let delay_seconds = wire.delay_seconds;
+        let (delay_seconds, fence) = (wire.delay_seconds, wire.fence);
         let keys = parse_keys(wire.object_keys)?;
         authorize(&keys)?;
         let keys = without_duplicates(keys);
         let duplicates_removed = asked - keys.len();
-        Ok(Self { keys, duplicates_removed, delay_seconds, labels })
+        Ok(Self { keys, duplicates_removed, delay_seconds, fence, labels })
     }
 }
 
@@ -168,6 +170,10 @@ mod tests {
         check(r#"{"objectKeys":["a"],"delay_seconds":-1}"#, invalid, &["#/delay_seconds\""]);
         check(r#"{"objectKeys":["a"],"delay_seconds":"5"}"#, invalid, &["#/delay_seconds\""]);
         check(r#"{"objectKeys":["a"],"delay_seconds":1.5}"#, invalid, &["#/delay_seconds\""]);
+        for fence in [r#""on""#, r#""AUTO""#, "true", "null", r#"{"auto":null}"#] {
+            let body = format!(r#"{{"objectKeys":["a"],"fence":{fence}}}"#);
+            check(&body, invalid, &["#/fence\"", "expected"]);
+        }
         check(r#"{"objectKeys":["","a",""]}"#, invalid, &["2 keys", "#/objectKeys/0\"", "#/objectKeys/2\""]);
     }
 

@@ -1,4 +1,4 @@
-use crate::ndjson::FailurePages;
+use crate::ndjson::KeyPages;
 
 /// A request, as far as the producer looks at it.
 #[derive(Debug)]
@@ -58,19 +58,20 @@ pub enum ResponseBody {
     Text(String),
     /// What is too large to be held at once: whoever writes the answer takes page after page. When one fails, the answer
     /// MUST break off, so that its reader does not take it for whole.
-    Pages(FailurePages),
+    Pages(KeyPages),
 }
 
 impl Response {
     /// An answer of JSON.
     pub(crate) fn json<T: serde::Serialize>(status: u16, body: &T) -> Self {
         // Our views are strings and numbers, which always serialize.
-        let body = serde_json::to_string(body).unwrap_or_default();
-        Self {
-            status,
-            headers: vec![("Content-Type", "application/json".to_owned())],
-            body: ResponseBody::Text(body),
-        }
+        Self::json_text(status, serde_json::to_string(body).unwrap_or_default())
+    }
+
+    /// An answer that is JSON already.
+    pub(crate) fn json_text(status: u16, json: String) -> Self {
+        let headers = vec![("Content-Type", "application/json".to_owned())];
+        Self { status, headers, body: ResponseBody::Text(json) }
     }
 
     #[must_use]

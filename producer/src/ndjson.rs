@@ -1,46 +1,47 @@
-use ledger::{FailureCursor, FailureFilter, LedgerError, ProducerLedger};
+use ledger::{KeyCursor, LedgerError, ProducerLedger};
 use protocol::{DeletionId, Event, Log};
 
 use crate::http::{Response, ResponseBody};
+use crate::keys::KeyList;
 use crate::page::refuse_all;
 use crate::problem::{Problem, ProblemCode};
-use crate::view::FailureView;
 
-/// All failures of a deletion, one JSON object a line.
-pub(crate) fn failures(deletion: DeletionId) -> Response {
+/// All of a list, one JSON object a line.
+pub(crate) fn stream(list: KeyList, deletion: DeletionId) -> Response {
     Response {
         status: 200,
         headers: vec![("Content-Type", NDJSON.to_owned())],
-        body: ResponseBody::Pages(FailurePages { deletion, place: Place::After(None) }),
+        body: ResponseBody::Pages(KeyPages { list, deletion, place: Place::After(None) }),
     }
 }
 
 /// 422 for any parameter beside NDJSON: the stream has no pages.
 pub(crate) fn check_query(query: &str) -> Result<(), Problem> {
-    refuse_all(query, "no parameter beside `Accept: application/x-ndjson`, which answers with all failures")
+    refuse_all(query, "no parameter beside `Accept: application/x-ndjson`, which answers with the whole list")
 }
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 
-/// All failures of a deletion as NDJSON, page after page, so that they are never all in memory.
+/// All of a list of a deletion's keys as NDJSON, page after page, so that they are never all in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailurePages {
+pub struct KeyPages {
+    list: KeyList,
     deletion: DeletionId,
     place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
-    After(Option<FailureCursor>),
+    After(Option<KeyCursor>),
     End,
 }
 
-/// How many failures are read at once. A deletion of 100,000 keys is 40 queries, and the free plan has 50 for an
-/// invocation (docs: d1/platform/limits). With keys of 1 KB a page is 3 MB, of an isolate's 128.
-const FAILURES_AT_ONCE: usize = 2_500;
+/// How many keys are read at once. A deletion of 100,000 keys is 40 queries, and the free plan has 50 for an invocation
+/// (docs: d1/platform/limits). With keys of 1 KB a page is 3 MB, of an isolate's 128.
+const KEYS_AT_ONCE: usize = 2_500;
 
-impl FailurePages {
+impl KeyPages {
     /// The next lines; `None` behind the last.
     ///
     /// # Errors
@@ -54,29 +55,24 @@ impl FailurePages {
         let Place::After(after) = self.place else { return Ok(None) };
         let page = self.read(after, ledger).await;
         if let Err(LedgerError { cause }) = &page {
-            log.emit(&Event::LedgerFailed { operation: "stream failures", cause });
+            log.emit(&Event::LedgerFailed { operation: self.list.streaming(), cause });
         }
         page
     }
 
     async fn read(
         &mut self,
-        after: Option<FailureCursor>,
+        after: Option<KeyCursor>,
         ledger: &impl ProducerLedger,
     ) -> Result<Option<String>, LedgerError> {
-        let found =
-            ledger.list_failures(&self.deletion, FailureFilter::default(), after, FAILURES_AT_ONCE).await?;
+        let found = self.list.read(&self.deletion, after, KEYS_AT_ONCE, ledger).await?;
         let mut lines = String::new();
-        for failure in &found {
-            let line = FailureView::new(failure).and_then(|view| serde_json::to_string(&view).ok());
-            // Leaving it out would make the list look whole.
-            let line =
-                line.ok_or_else(|| LedgerError { cause: "a failure has no JSON for its key".to_owned() })?;
-            lines.push_str(&line);
+        for entry in &found {
+            lines.push_str(&entry.json);
             lines.push('\n');
         }
         self.place = match found.last() {
-            Some(last) if found.len() == FAILURES_AT_ONCE => Place::After(Some(last.cursor)),
+            Some(last) if found.len() == KEYS_AT_ONCE => Place::After(Some(last.cursor)),
             _ => Place::End,
         };
         Ok((!lines.is_empty()).then_some(lines))

@@ -1,7 +1,7 @@
 use std::mem;
 
 use ledger::{LedgerError, OUTBOX_PIECE_BYTES_MAX, OutboxPiece, PartRef, ProducerLedger};
-use protocol::{ChunkRef, Event, ObjectKey, Packed, Packer, RequestId, Timestamp};
+use protocol::{ChunkRef, Event, Fence, ObjectKey, Packed, Packer, RequestId, Timestamp};
 
 use crate::host::Host;
 
@@ -38,12 +38,13 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         upload: &'a RequestId,
         part: &'a PartRef,
         requested_at: Timestamp,
+        fence: Fence,
         ledger: &'a L,
     ) -> Self {
         let PartRef { deletion, generation, .. } = part;
         let first_chunk =
             ChunkRef { deletion: deletion.clone(), generation: *generation, chunk: part.first_chunk() };
-        let packer = Packer::new(first_chunk, requested_at);
+        let packer = Packer::new(first_chunk, requested_at, fence);
         let (bodies, chunk_keys) = (Vec::new(), Vec::new());
         Self { ledger, upload, part, packer, bodies, bytes: 0, pieces: 0, chunk_keys }
     }

@@ -1,13 +1,14 @@
-use ledger::{DeletionRecord, FailureFilter, FailureRecord, PartRef, ProducerLedger};
+use ledger::{DeletionRecord, PartRef, ProducerLedger};
 use protocol::{DeletionId, Event};
 
 use crate::auth::{Principal, Role};
 use crate::host::Host;
 use crate::http::Response;
+use crate::keys::KeyList;
 use crate::ndjson;
 use crate::page::Page;
 use crate::problem::{Problem, ProblemCode};
-use crate::view::{DeletionView, FailureView, FailuresView, UnreadableView};
+use crate::view::{DeletionView, UnreadableView};
 
 /// `GET /v1/deletions/{id}`: 200 with the deletion, and `Retry-After` until it is final; 404.
 pub(crate) async fn deletion(
@@ -26,9 +27,10 @@ pub(crate) async fn deletion(
     Ok(response.with_header("Retry-After", if age_ms < 30_000 { "1" } else { "5" }))
 }
 
-/// `GET /v1/deletions/{id}/failures`: 200 with a page of the keys that ended undeleted, or with all of them as NDJSON; 404;
-/// 406; 422 for the query.
-pub(crate) async fn failures(
+/// `GET /v1/deletions/{id}/failures` and `/skipped`: 200 with a page of the list, or with all of it as NDJSON; 404; 406; 422
+/// for the query.
+pub(crate) async fn keys(
+    list: KeyList,
     id: &str,
     query: &str,
     principal: Principal<'_>,
@@ -38,22 +40,25 @@ pub(crate) async fn failures(
 ) -> Result<Response, Problem> {
     if ndjson::is_preferred(accept)? {
         ndjson::check_query(query)?;
-        return Ok(ndjson::failures(find(id, principal, ledger, host).await?.id));
+        return Ok(ndjson::stream(list, find(id, principal, ledger, host).await?.id));
     }
     let page = Page::from_query(query)?;
     let after = page.after.map(|after| after.parse().map_err(|()| Page::foreign_token())).transpose()?;
     let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;
     // One more than asked for tells whether there is another page.
-    let mut found = ledger
-        .list_failures(&id, FailureFilter::default(), after, page.size + 1)
-        .await
-        .map_err(|error| Problem::ledger(&error))?;
-    let more = found.len() > page.size;
-    found.truncate(page.size);
-    let last: Option<&FailureRecord> = found.last().filter(|_| more);
-    let next_page_token = last.map(|failure| Page::token(&failure.cursor.to_string()));
-    let failures = found.iter().filter_map(FailureView::new).collect();
-    Ok(Response::json(200, &FailuresView { failures, next_page_token }))
+    let found = list.read(&id, after, page.size + 1, ledger).await;
+    let mut entries = found.map_err(|error| Problem::ledger(&error))?;
+    let more = entries.len() > page.size;
+    entries.truncate(page.size);
+    let next_page_token = entries
+        .last()
+        .filter(|_| more)
+        .map_or_else(|| "null".to_owned(), |entry| format!("\"{}\"", Page::token(&entry.cursor.to_string())));
+    let entries: Vec<&str> = entries.iter().map(|entry| entry.json.as_str()).collect();
+    // OK to write by hand because a token holds no character that JSON escapes.
+    let page =
+        format!("{{\"{}\":[{}],\"next_page_token\":{next_page_token}}}", list.name(), entries.join(","));
+    Ok(Response::json_text(200, page))
 }
 
 /// `GET /v1/unreadable-messages`: 200 with a page of the messages that could not be carried out; 422 for the query.

@@ -1,5 +1,5 @@
 use ledger::{
-    DeletionRecord, FailureCursor, FailureFilter, FailureRecord, LedgerError, NewPart, NewRedrive, PartRef,
+    DeletionRecord, FailureFilter, FailureRecord, KeyCursor, LedgerError, NewPart, NewRedrive, PartRef,
     ProducerLedger, RedrivableDeletion,
 };
 use protocol::limits::{DELETE_KEYS_MAX, KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX, PART_CHUNKS_MAX};
@@ -163,7 +163,7 @@ async fn send_again(
     // (1) Write.
     let generation = record.generation + 1;
     let part = PartRef { deletion: record.id.clone(), generation, part: 0 };
-    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, *ledger);
+    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, record.fence, *ledger);
     let (last, filled) = match fill(&mut outbox, record, filter, *ledger).await {
         Ok(Some(filled)) => filled,
         Ok(None) => return Ok(0),
@@ -205,7 +205,7 @@ async fn fill<L: ProducerLedger>(
     record: &DeletionRecord,
     filter: FailureFilter,
     ledger: &L,
-) -> Result<Option<(FailureCursor, FilledOutbox)>, LedgerError> {
+) -> Result<Option<(KeyCursor, FilledOutbox)>, LedgerError> {
     let (mut last, mut keys, mut bytes) = (None, 0, 0);
     loop {
         let page = ledger.list_failures(&record.id, filter, last, FAILURES_AT_ONCE).await?;

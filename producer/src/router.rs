@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::health::{healthz, readyz};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
+use crate::keys::KeyList;
 use crate::list;
 use crate::openapi::read_description;
 use crate::problem::{Problem, ProblemCode};
@@ -65,7 +66,7 @@ pub(crate) enum Call {
     CancelDeletion,
     CreateDeletion,
     ListDeletions,
-    ListFailures,
+    ListKeys(KeyList),
     ListUnreadableMessages,
     ReadDeletion,
     ReadStats,
@@ -83,7 +84,8 @@ pub(crate) const ROUTES: &[Route] = &[
     route("POST", "/v1/deletions/{id}/cancel", Access::AnyOf(&[Role::Delete, Role::Operate], Call::CancelDeletion)),
     route("POST", "/v1/deletions/{id}/redrive", Access::AnyOf(&[Role::Operate], Call::RedriveDeletion)),
     route("POST", "/v1/deletions/{id}/seal", Access::AnyOf(&[Role::Delete], Call::SealDeletion)),
-    route("GET", "/v1/deletions/{id}/failures", Access::AnyOf(&[Role::Read], Call::ListFailures)),
+    route("GET", "/v1/deletions/{id}/failures", Access::AnyOf(&[Role::Read], Call::ListKeys(KeyList::Failures))),
+    route("GET", "/v1/deletions/{id}/skipped", Access::AnyOf(&[Role::Read], Call::ListKeys(KeyList::Skipped))),
     route("POST", "/v1/redrives", Access::AnyOf(&[Role::Operate], Call::RedriveFailures)),
     route("GET", "/v1/stats", Access::AnyOf(&[Role::Read], Call::ReadStats)),
     route("GET", "/v1/unreadable-messages", Access::AnyOf(&[Role::Operate], Call::ListUnreadableMessages)),
@@ -209,8 +211,8 @@ where
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion => read::deletion(id, principal, *ledger, *host).await,
         Call::CancelDeletion => read::cancel(id, principal, *ledger, *host).await,
-        Call::ListFailures => {
-            read::failures(id, query, principal, request.accept.as_deref(), *ledger, *host).await
+        Call::ListKeys(list) => {
+            read::keys(list, id, query, principal, request.accept.as_deref(), *ledger, *host).await
         }
         Call::RedriveDeletion => {
             redrive::deletion(id, query, request.body, principal, request_id, ports).await

@@ -13,7 +13,7 @@ use web_sys::{
 use worker::{Date, Env};
 
 use crate::{
-    Assets, Body, BodyError, Config, FailurePages, Host, Ports, Queue, RateLimiter, Request, Response,
+    Assets, Body, BodyError, Config, Host, KeyPages, Ports, Queue, RateLimiter, Request, Response,
     ResponseBody, Settings, answer, upkeep,
 };
 
@@ -115,7 +115,7 @@ fn target(url: &str) -> String {
 
 fn write(
     response: Response,
-    stream: impl FnOnce(FailurePages) -> Result<ReadableStream, JsValue>,
+    stream: impl FnOnce(KeyPages) -> Result<ReadableStream, JsValue>,
 ) -> Result<web_sys::Response, JsValue> {
     let headers = Headers::new()?;
     for (name, value) in &response.headers {
@@ -137,7 +137,7 @@ fn write(
 }
 
 /// A stream of pages, each read when the one before has been taken. The runtime is told to wait until the last one is.
-fn stream(pages: FailurePages, ledger: SqlLedger<D1>, context: &JsValue) -> Result<ReadableStream, JsValue> {
+fn stream(pages: KeyPages, ledger: SqlLedger<D1>, context: &JsValue) -> Result<ReadableStream, JsValue> {
     let pipe = TransformStream::new()?;
     let writer = pipe.writable().get_writer()?;
     let written = future_to_promise(async move {
@@ -150,7 +150,7 @@ fn stream(pages: FailurePages, ledger: SqlLedger<D1>, context: &JsValue) -> Resu
 }
 
 /// A page that fails breaks the stream, and the runtime then breaks the connection: the reader sees that it is not whole.
-async fn write_pages(mut pages: FailurePages, ledger: &SqlLedger<D1>, writer: &WritableStreamDefaultWriter) {
+async fn write_pages(mut pages: KeyPages, ledger: &SqlLedger<D1>, writer: &WritableStreamDefaultWriter) {
     loop {
         let written = match pages.next(ledger, &Runtime).await {
             Ok(Some(page)) => {
@@ -174,7 +174,7 @@ fn text(status: u16, body: &str) -> Response {
 }
 
 /// For an answer that is a text.
-fn no_stream(_: FailurePages) -> Result<ReadableStream, JsValue> {
+fn no_stream(_: KeyPages) -> Result<ReadableStream, JsValue> {
     Err(JsValue::NULL)
 }
 

@@ -1,5 +1,7 @@
-use ledger::{DeletionRecord, ErrorCount, FailureRecord, LedgerStats, UnfinishedDeletion, UnreadableRecord};
-use protocol::{Counts, DeletionId, FailureCode, Labels, State, Timestamp, rfc3339};
+use ledger::{
+    DeletionRecord, ErrorCount, FailureRecord, LedgerStats, SkipRecord, UnfinishedDeletion, UnreadableRecord,
+};
+use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, State, Timestamp, rfc3339};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -9,6 +11,7 @@ pub(crate) struct DeletionView<'a> {
     pub(crate) id: &'a DeletionId,
     pub(crate) state: State,
     pub(crate) generation: u32,
+    pub(crate) fence: Fence,
     pub(crate) counts: Counts,
     pub(crate) duplicates_removed: u64,
     pub(crate) messages: u64,
@@ -35,6 +38,7 @@ impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
             id: &record.id,
             state: record.state,
             generation: record.generation,
+            fence: record.fence,
             counts: record.counts,
             duplicates_removed: record.duplicates_removed,
             messages: record.messages,
@@ -71,13 +75,6 @@ pub(crate) struct DeletionsView<'a> {
     pub(crate) next_page_token: Option<String>,
 }
 
-/// A page of failures.
-#[derive(Debug, Serialize)]
-pub(crate) struct FailuresView<'a> {
-    pub(crate) failures: Vec<FailureView<'a>>,
-    pub(crate) next_page_token: Option<String>,
-}
-
 /// A key that ended undeleted.
 #[derive(Debug, Serialize)]
 pub(crate) struct FailureView<'a> {
@@ -101,6 +98,30 @@ impl<'a> FailureView<'a> {
                 .map_or("A later version of the consumer gave this key up.", FailureCode::message),
             attempts: record.attempts,
             failed_at: record.failed_at,
+        })
+    }
+}
+
+/// A key that was left alone.
+#[derive(Debug, Serialize)]
+pub(crate) struct SkipView<'a> {
+    /// The key's own JSON, passed through.
+    key: &'a RawValue,
+    code: &'static str,
+    #[serde(serialize_with = "rfc3339::serialize")]
+    uploaded_at: Timestamp,
+    #[serde(serialize_with = "rfc3339::serialize")]
+    skipped_at: Timestamp,
+}
+
+impl<'a> SkipView<'a> {
+    /// `None` when the ledger has no JSON for the key, which only this project writes there.
+    pub(crate) fn new(record: &'a SkipRecord) -> Option<Self> {
+        Some(Self {
+            key: serde_json::from_slice(record.key_json.as_bytes()).ok()?,
+            code: "uploaded_since",
+            uploaded_at: record.uploaded_at,
+            skipped_at: record.skipped_at,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
+use protocol::Fence;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -15,13 +16,15 @@ use crate::labels::LabelsJson;
 pub(crate) struct WireRequest<'a> {
     pub(crate) object_keys: Vec<Text<'a>>,
     pub(crate) delay_seconds: u32,
+    pub(crate) fence: Fence,
     pub(crate) labels: LabelsJson<'a>,
 }
 
 const OBJECT_KEYS: &str = "objectKeys";
 const DELAY_SECONDS: &str = "delay_seconds";
+const FENCE: &str = "fence";
 const LABELS: &str = "labels";
-const FIELDS: &[&str] = &[OBJECT_KEYS, DELAY_SECONDS, LABELS];
+const FIELDS: &[&str] = &[OBJECT_KEYS, DELAY_SECONDS, FENCE, LABELS];
 
 impl<'a> WireRequest<'a> {
     /// Reads a body.
@@ -82,7 +85,7 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let Self(place) = self;
-        let (mut object_keys, mut delay_seconds, mut labels) = (None, None, None);
+        let (mut object_keys, mut delay_seconds, mut fence, mut labels) = (None, None, None, None);
         while let Some(Text(field)) = map.next_key()? {
             place.field.replace(Some(field.to_string()));
             match field.as_ref() {
@@ -90,9 +93,11 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
                     object_keys = Some(map.next_value_seed(KeysSeed(place))?);
                 }
                 DELAY_SECONDS if delay_seconds.is_none() => delay_seconds = Some(map.next_value()?),
+                FENCE if fence.is_none() => fence = Some(map.next_value()?),
                 LABELS if labels.is_none() => labels = Some(map.next_value()?),
                 OBJECT_KEYS => return Err(A::Error::duplicate_field(OBJECT_KEYS)),
                 DELAY_SECONDS => return Err(A::Error::duplicate_field(DELAY_SECONDS)),
+                FENCE => return Err(A::Error::duplicate_field(FENCE)),
                 LABELS => return Err(A::Error::duplicate_field(LABELS)),
                 unknown => return Err(A::Error::unknown_field(unknown, FIELDS)),
             }
@@ -102,6 +107,7 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
         Ok(WireRequest {
             object_keys,
             delay_seconds: delay_seconds.unwrap_or_default(),
+            fence: fence.unwrap_or_default(),
             labels: labels.unwrap_or_default(),
         })
     }

@@ -126,12 +126,19 @@ pub enum Event<'a> {
         retried: usize,
         /// Keys confirmed absent by this batch.
         keys_deleted: usize,
+        /// Keys kept by the fence in this batch.
+        keys_skipped: usize,
         /// Keys that ended undeleted in this batch.
         keys_failed: usize,
         /// Keys left for another attempt.
         keys_undecided: usize,
         /// Delete calls made to R2.
         r2_calls: usize,
+        /// Looks at single objects, for the fence.
+        r2_heads: usize,
+        /// Where the fence looked: the longest time from the first look before a delete call to the call's answer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fence_gap_ms: Option<u64>,
         /// Age of the oldest message, from its sending to the start of the batch.
         oldest_message_ms: u64,
         /// How long the batch took.

@@ -3,7 +3,7 @@
 //! # In scope
 //!
 //! The limits of the platform, object keys, the message on the Queue and how keys are packed into it, the classes of
-//! R2's and the Queue's errors, the retry policy, the states and counts of a deletion, and the events of the log.
+//! R2's and the Queue's errors, the retry policy, the fence, the states and counts of a deletion, and the events of the log.
 //!
 //! # Out of scope
 //!
@@ -12,6 +12,7 @@
 mod counts;
 mod event;
 mod failure;
+mod fence;
 mod id;
 mod key;
 mod labels;
@@ -29,6 +30,7 @@ mod ulid;
 pub use counts::{Counts, Progress, RETENTION_FAILED_MS, RETENTION_MS, State};
 pub use event::{Event, Log, Severity};
 pub use failure::FailureCode;
+pub use fence::{Fence, InvalidFence};
 pub use id::{DeletionId, InvalidDeletionId, RequestId};
 pub use key::{InvalidKey, ObjectKey};
 pub use labels::Labels;

@@ -28,6 +28,10 @@ pub const SEND_BYTES_MAX: usize = 256_000;
 /// docs: workers/platform/limits, "Simultaneous open connections".
 pub const CONNECTIONS_MAX: usize = 6;
 
+/// Most calls to R2, D1 and the Queue that one invocation may make on the plan that allows fewest, the free one; the paid one
+/// allows 10,000 and more. docs: workers/platform/limits, "Subrequests". Each further call fails, the ledger's too.
+pub const SUBREQUESTS_MAX: usize = 1_000;
+
 /// Longest delay of a message, in seconds. The newest pages say 24 hours, older ones 12: we stay under both.
 pub const DELAY_SECONDS_MAX: u32 = 43_200;
 

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::DELETE_KEYS_MAX;
-use crate::{DeletionId, ObjectKey, Timestamp};
+use crate::{DeletionId, Fence, ObjectKey, Timestamp};
 
 /// The version of the message that this build writes, and the newest that it reads.
 pub(crate) const VERSION: u32 = 1;
@@ -25,6 +25,8 @@ pub struct ChunkMessage<'a> {
     pub chunk: ChunkRef,
     /// When the deletion was requested.
     pub requested_at: Timestamp,
+    /// Whether what was uploaded since is kept.
+    pub fence: Fence,
     /// The keys to delete: 1 to [`DELETE_KEYS_MAX`], without duplicates.
     pub keys: Vec<ObjectKey<'a>>,
 }
@@ -55,17 +57,22 @@ impl<'a> ChunkMessage<'a> {
             return Err(UnreadableReason::InvalidMessage);
         }
         let chunk = ChunkRef { deletion: wire.deletion, generation: wire.generation, chunk: wire.chunk };
-        Ok(Self { chunk, requested_at: wire.requested_at, keys: wire.keys })
+        Ok(Self { chunk, requested_at: wire.requested_at, fence: wire.fence, keys: wire.keys })
+    }
+
+    /// Whether keys are looked at before a call deletes them that delivery number `attempt` begins at `now`.
+    pub fn looks(&self, attempt: u32, now: Timestamp) -> bool {
+        self.fence.looks(self.chunk.generation, attempt, now.millis_since(self.requested_at))
     }
 }
 
 /// The text of a message up to its first key.
-pub(crate) fn message_head(chunk: &ChunkRef, requested_at: Timestamp) -> String {
+pub(crate) fn message_head(chunk: &ChunkRef, requested_at: Timestamp, fence: Fence) -> String {
     let ChunkRef { deletion, generation, chunk } = chunk;
     let requested_at = requested_at.as_millis();
-    // OK to write by hand because an id holds no character that JSON escapes.
+    // OK to write by hand because neither an id nor a fence holds a character that JSON escapes.
     format!(
-        r#"{{"v":{VERSION},"deletion":"{deletion}","chunk":{chunk},"generation":{generation},"requested_at":{requested_at},"keys":["#
+        r#"{{"v":{VERSION},"deletion":"{deletion}","chunk":{chunk},"generation":{generation},"requested_at":{requested_at},"fence":"{fence}","keys":["#
     )
 }
 
@@ -123,6 +130,7 @@ struct Wire<'a> {
     chunk: u32,
     generation: u32,
     requested_at: Timestamp,
+    fence: Fence,
     #[serde(borrow)]
     keys: Vec<ObjectKey<'a>>,
 }
@@ -139,7 +147,7 @@ mod tests {
 
     const PINNED: &str = concat!(
         r#"{"v":1,"deletion":"del_01kaszq5m00000000000000000","chunk":7,"generation":0,"#,
-        r#""requested_at":1763930000000,"keys":["proj_42/a.jpg","quote\" tab\t nul\u0000 😀"]}"#
+        r#""requested_at":1763930000000,"fence":"auto","keys":["proj_42/a.jpg","quote\" tab\t nul\u0000 😀"]}"#
     );
 
     fn reason(body: &str) -> UnreadableReason {
@@ -154,7 +162,7 @@ mod tests {
         assert_eq!(message.keys[1].as_str(), "quote\" tab\t nul\0 😀");
 
         let deletion = message.chunk.deletion.clone();
-        let packed = pack_keys(&deletion, 0, message.requested_at, &message.keys);
+        let packed = pack_keys(&deletion, 0, message.requested_at, message.fence, &message.keys);
         assert_eq!(packed[0].body, PINNED.replace("\"chunk\":7", "\"chunk\":0"));
     }
 
@@ -170,9 +178,11 @@ mod tests {
             reason(&PINNED.replace("\"v\":1", "\"v\":1,\"dry_run\":true")),
             UnreadableReason::InvalidMessage
         );
+        assert_eq!(reason(&PINNED.replace("\"auto\"", "\"on\"")), UnreadableReason::InvalidMessage);
+        assert_eq!(reason(&PINNED.replace("\"fence\":\"auto\",", "")), UnreadableReason::InvalidMessage);
         assert_eq!(reason(&PINNED.replace("proj_42/a.jpg", "")), UnreadableReason::InvalidMessage);
         assert_eq!(reason(&PINNED.replace("del_", "job_")), UnreadableReason::InvalidMessage);
-        let array = r#"[1,"del_01kaszq5m00000000000000000",7,0,1763930000000,["proj_42/a.jpg"]]"#;
+        let array = r#"[1,"del_01kaszq5m00000000000000000",7,0,1763930000000,"auto",["proj_42/a.jpg"]]"#;
         assert_eq!(reason(array), UnreadableReason::InvalidMessage);
         let no_keys = format!("{}]}}", &PINNED[..PINNED.find("\"proj").unwrap()]);
         assert_eq!(reason(&no_keys), UnreadableReason::InvalidMessage);

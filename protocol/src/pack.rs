@@ -2,7 +2,7 @@ use crate::limits::{
     DELETE_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MESSAGE_METADATA_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX,
 };
 use crate::message::{MESSAGE_TAIL, message_head};
-use crate::{ChunkRef, DeletionId, ObjectKey, Timestamp};
+use crate::{ChunkRef, DeletionId, Fence, ObjectKey, Timestamp};
 
 /// One message, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +22,15 @@ pub struct Packer {
     /// The chunk that the open message is of.
     chunk: ChunkRef,
     requested_at: Timestamp,
+    fence: Fence,
     /// The message that takes keys, once there is one.
     open: Option<Packed>,
 }
 
 impl Packer {
     /// A packer whose first message is of this chunk, and each further one of the next.
-    pub fn new(first_chunk: ChunkRef, requested_at: Timestamp) -> Self {
-        Self { chunk: first_chunk, requested_at, open: None }
+    pub fn new(first_chunk: ChunkRef, requested_at: Timestamp, fence: Fence) -> Self {
+        Self { chunk: first_chunk, requested_at, fence, open: None }
     }
 
     /// Takes in a key, which MUST NOT have been there before. Answers with the message that it had no room in, if one is
@@ -38,7 +39,7 @@ impl Packer {
         let encoded = json_string(key);
         let is_full = self.open.as_ref().is_some_and(|message| !has_room(message, &encoded));
         let full = if is_full { self.finish() } else { None };
-        let head = || Packed { body: message_head(&self.chunk, self.requested_at), keys: 0 };
+        let head = || Packed { body: message_head(&self.chunk, self.requested_at, self.fence), keys: 0 };
         let message = self.open.get_or_insert_with(head);
         if message.keys > 0 {
             message.body.push(',');
@@ -62,10 +63,11 @@ pub fn pack_keys(
     deletion: &DeletionId,
     generation: u32,
     requested_at: Timestamp,
+    fence: Fence,
     keys: &[ObjectKey<'_>],
 ) -> Vec<Packed> {
     let first_chunk = ChunkRef { deletion: deletion.clone(), generation, chunk: 0 };
-    let mut packer = Packer::new(first_chunk, requested_at);
+    let mut packer = Packer::new(first_chunk, requested_at, fence);
     let mut messages: Vec<Packed> = keys.iter().filter_map(|key| packer.push(key)).collect();
     messages.extend(packer.finish());
     messages
@@ -117,7 +119,7 @@ mod tests {
     fn pack(keys: &[String]) -> Vec<Packed> {
         let keys: Vec<ObjectKey<'_>> =
             keys.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
-        pack_keys(&id(), 0, Timestamp::from_millis(1_763_930_000_000), &keys)
+        pack_keys(&id(), 0, Timestamp::from_millis(1_763_930_000_000), Fence::Always, &keys)
     }
 
     /// Keys around every edge: short and longest, plain and such that JSON makes six bytes of one.

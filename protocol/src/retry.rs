@@ -25,6 +25,8 @@ pub enum RetryCause {
     },
     /// The invocation's time was up before the chunk's turn came or ended.
     OutOfTime,
+    /// The invocation may make no more calls to R2.
+    OutOfCalls,
     /// A binding of the consumer is missing.
     Misconfigured,
 }
@@ -42,6 +44,7 @@ impl RetryCause {
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::ClaimedElsewhere { .. } => "claimed_elsewhere",
             Self::OutOfTime => "out_of_time",
+            Self::OutOfCalls => "out_of_calls",
             Self::Misconfigured => "misconfigured",
         }
     }
@@ -62,7 +65,7 @@ pub fn retry_delay_seconds(cause: RetryCause, attempt: u32, random: f64) -> u32 
         },
         RetryCause::LedgerUnavailable => full_jitter(attempt, random),
         RetryCause::ClaimedElsewhere { seconds } => seconds.saturating_add(full_jitter(1, random)),
-        RetryCause::OutOfTime => 1,
+        RetryCause::OutOfTime | RetryCause::OutOfCalls => 1,
         RetryCause::Misconfigured => CONFIGURATION_SECONDS,
     };
     seconds.min(DELAY_SECONDS_MAX)
@@ -146,6 +149,7 @@ mod tests {
                 RetryCause::R2(R2Error::TooManyRequests),
                 RetryCause::LedgerUnavailable,
                 RetryCause::OutOfTime,
+                RetryCause::OutOfCalls,
                 RetryCause::Misconfigured,
                 RetryCause::ClaimedElsewhere { seconds },
             ] {

@@ -8,13 +8,15 @@ use ledger::{
 };
 use proptest::prelude::*;
 use protocol::{
-    Counts, DeletionId, FailureCode, ObjectKey, R2Error, RETRIES_MAX, RequestId, State, pack_keys,
+    Counts, DeletionId, FailureCode, Fence, ObjectKey, R2Error, RETRIES_MAX, RequestId, State, pack_keys,
 };
 
 use super::*;
 use crate::delivery::Body;
 use crate::settlement::Settlement;
 use crate::testing::{Effect, FakeBucket, FakeHost};
+
+mod fence;
 
 const QUEUE: &str = "r2-deletions";
 const DEAD_LETTERS: &str = "r2-deletions-dlq";
@@ -27,6 +29,7 @@ fn keys(count: usize) -> Vec<String> {
 struct World<'a> {
     host: &'a FakeHost,
     id: DeletionId,
+    requested_at: Timestamp,
     keys: Vec<String>,
     messages: Vec<String>,
     ledger: SqlLedger<SqliteDatabase>,
@@ -35,16 +38,21 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(host: &'a FakeHost, count: usize) -> Self {
-        let (id, keys) = (DeletionId::new(host.now(), 42), keys(count));
+        Self::fenced(host, count, Fence::Auto)
+    }
+
+    fn fenced(host: &'a FakeHost, count: usize, fence: Fence) -> Self {
+        let (id, keys, requested_at) = (DeletionId::new(host.now(), 42), keys(count), host.now());
         let parsed: Vec<ObjectKey<'_>> =
             keys.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
-        let packed = pack_keys(&id, 0, host.now(), &parsed);
+        let packed = pack_keys(&id, 0, host.now(), fence, &parsed);
         let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
         let deletion = NewDeletion {
             id: id.clone(),
             requested_by: "backend".to_owned(),
             requested_at: host.now(),
             not_before: host.now(),
+            fence,
             part: Some(NewPart {
                 upload: RequestId::new(host.now(), 42),
                 chunk_keys: packed.iter().map(|message| message.keys).collect(),
@@ -58,7 +66,7 @@ impl<'a> World<'a> {
         let bystanders = ["proj_421/a", "proj_4", "proj_42"].map(str::to_owned);
         let bucket = FakeBucket::new(host, keys.iter().cloned().chain(bystanders));
         let messages = packed.into_iter().map(|message| message.body).collect();
-        Self { host, id, keys, messages, ledger, bucket }
+        Self { host, id, requested_at, keys, messages, ledger, bucket }
     }
 
     fn delivery(&self, message: usize, attempts: u32) -> Delivery {
@@ -117,11 +125,11 @@ impl<'a> World<'a> {
     }
 
     fn left(&self) -> BTreeSet<String> {
-        self.bucket.objects.borrow().iter().filter(|key| key.starts_with("proj_42/")).cloned().collect()
+        self.bucket.objects.borrow().keys().filter(|key| key.starts_with("proj_42/")).cloned().collect()
     }
 
     fn bystanders(&self) -> usize {
-        self.bucket.objects.borrow().iter().filter(|key| !key.starts_with("proj_42/")).count()
+        self.bucket.objects.borrow().keys().filter(|key| !key.starts_with("proj_42/")).count()
     }
 }
 
@@ -316,7 +324,7 @@ fn a_late_duplicate_deletes_nothing_so_that_an_object_uploaded_since_survives() 
     let host = FakeHost::default();
     let world = World::new(&host, 10);
     world.deliver(1);
-    world.bucket.objects.borrow_mut().insert(world.keys[3].clone());
+    world.bucket.upload(&world.keys[3]);
     assert_eq!(world.deliver(1).acknowledged(), 1);
     assert_eq!(world.left(), BTreeSet::from([world.keys[3].clone()]));
     assert_eq!(world.counts().0, Counts { total: 10, deleted: 10, ..Counts::default() });

@@ -7,7 +7,8 @@ use ledger::{
 };
 use protocol::limits::{REQUEST_BYTES_MAX, SEND_BYTES_MAX};
 use protocol::{
-    ChunkMessage, ChunkRef, DeletionId, FailureCode, Log, QueueError, R2Error, Timestamp, UnreadableReason,
+    ChunkMessage, ChunkRef, DeletionId, FailureCode, Fence, Log, QueueError, R2Error, Timestamp,
+    UnreadableReason,
 };
 use serde_json::{Value, json};
 
@@ -283,6 +284,23 @@ fn duplicates_are_left_out_and_said() {
 }
 
 #[test]
+fn the_fence_is_in_the_messages_and_said_and_an_undo_window_makes_it_look() {
+    for (asked, said, sent) in [
+        ("", Fence::Auto, Fence::Auto),
+        (r#","fence":"always""#, Fence::Always, Fence::Always),
+        (r#","fence":"off","delay_seconds":5"#, Fence::Off, Fence::Off),
+        (r#","delay_seconds":5"#, Fence::Auto, Fence::Always),
+    ] {
+        let world = World::new();
+        let accepted = world.post(format!(r#"{{"objectKeys":["a"]{asked}}}"#));
+        assert_eq!((accepted.status, &accepted.body["fence"]), (202, &json!(said)), "{asked}");
+        assert_eq!(ChunkMessage::from_json(&world.queue.stored.borrow()[0]).unwrap().fence, sent, "{asked}");
+        let read = world.get(accepted.header("Location").unwrap());
+        assert_eq!(read.body["fence"], json!(said), "{asked}");
+    }
+}
+
+#[test]
 fn failures_are_read_in_pages() {
     let world = World::new();
     let accepted = world.post(keys_body(10));
@@ -533,7 +551,7 @@ fn everybody_may_do_what_their_roles_say_with_what_is_theirs() {
     let accepted = world.ask_as("owner-token", request("POST", "/v1/deletions", keys_body(1).into()));
     assert_eq!(accepted.body["requested_by"], "owner");
     let deletion = format!("/v1/deletions/{}", accepted.body["id"].as_str().unwrap());
-    let failures = format!("{deletion}/failures");
+    let (failures, skipped) = (format!("{deletion}/failures"), format!("{deletion}/skipped"));
     let cancel = format!("{deletion}/cancel");
 
     let callers = [
@@ -553,6 +571,7 @@ fn everybody_may_do_what_their_roles_say_with_what_is_theirs() {
         ("POST", "/v1/deletions", "delete", [202, 202, 202, 403, 403, 403, 403, 403, 202, 401, 401]),
         ("GET", &deletion, "read", [200, 404, 403, 403, 403, 404, 200, 403, 200, 401, 401]),
         ("GET", &failures, "read", [200, 404, 403, 403, 403, 404, 200, 403, 200, 401, 401]),
+        ("GET", &skipped, "read", [200, 404, 403, 403, 403, 404, 200, 403, 200, 401, 401]),
         ("POST", &cancel, "delete operate", [200, 404, 404, 403, 200, 403, 200, 403, 200, 401, 401]),
         (
             "GET",
@@ -602,7 +621,7 @@ fn what_belongs_to_another_token_is_answered_like_what_does_not_exist() {
     let accepted = world.ask_as("owner-token", request("POST", "/v1/deletions", keys_body(1).into()));
     let id = accepted.body["id"].as_str().unwrap();
     let answers = |id: &str| {
-        ["", "/failures", "/failures?page_size=0", "/failures?page_token=x"].map(|rest| {
+        ["", "/failures", "/skipped", "/failures?page_size=0", "/skipped?page_token=x"].map(|rest| {
             let request = request("GET", &format!("/v1/deletions/{id}{rest}"), Vec::new());
             let mut answer = world.ask_as("other-token", request);
             let request_id = answer.body.as_object_mut().unwrap().remove("request_id").unwrap();
@@ -610,9 +629,9 @@ fn what_belongs_to_another_token_is_answered_like_what_does_not_exist() {
             (answer.status, answer.headers, answer.body.to_string())
         })
     };
-    assert_eq!(answers(id).map(|(status, ..)| status), [404, 404, 422, 422]);
+    assert_eq!(answers(id).map(|(status, ..)| status), [404, 404, 404, 422, 422]);
     assert_eq!(answers(id), answers(DeletionId::new(Timestamp::from_millis(5), 5).as_str()));
-    assert_eq!(answers(id)[..2], answers("del_x")[..2]);
+    assert_eq!(answers(id)[..3], answers("del_x")[..3]);
 }
 
 #[test]

@@ -103,8 +103,16 @@ impl Pair {
     /// # Errors
     /// When the producer does not answer.
     pub fn post_deletion<K: AsRef<str>>(&self, keys: &[K]) -> Result<Reply> {
+        self.post_fenced_deletion(keys, "auto")
+    }
+
+    /// The same with a fence: `auto`, `always` or `off`.
+    ///
+    /// # Errors
+    /// When the producer does not answer.
+    pub fn post_fenced_deletion<K: AsRef<str>>(&self, keys: &[K], fence: &str) -> Result<Reply> {
         let keys: Vec<_> = keys.iter().map(AsRef::as_ref).collect();
-        self.call("POST", "/v1/deletions", Some(&json!({ "objectKeys": keys })))
+        self.call("POST", "/v1/deletions", Some(&json!({ "objectKeys": keys, "fence": fence })))
     }
 
     /// Asks for the deletion of the keys and gives its id.
@@ -112,7 +120,15 @@ impl Pair {
     /// # Errors
     /// When it is not accepted.
     pub fn accept<K: AsRef<str>>(&self, keys: &[K]) -> Result<String> {
-        let reply = self.post_deletion(keys)?;
+        self.accept_fenced(keys, "auto")
+    }
+
+    /// The same with a fence.
+    ///
+    /// # Errors
+    /// When it is not accepted.
+    pub fn accept_fenced<K: AsRef<str>>(&self, keys: &[K], fence: &str) -> Result<String> {
+        let reply = self.post_fenced_deletion(keys, fence)?;
         ensure!(reply.status == 202, "not accepted: {reply:?}\nworkerd said:\n{}", self.log());
         Ok(reply
             .body
@@ -159,6 +175,14 @@ impl Pair {
     /// When the producer does not tell them.
     pub fn failures(&self, id: &str) -> Result<Vec<Value>> {
         self.read_all(&format!("/v1/deletions/{id}/failures"), "failures")
+    }
+
+    /// The keys that were left alone.
+    ///
+    /// # Errors
+    /// When the producer does not tell them.
+    pub fn skipped(&self, id: &str) -> Result<Vec<Value>> {
+        self.read_all(&format!("/v1/deletions/{id}/skipped"), "skipped")
     }
 
     /// The messages that could not be read.

@@ -119,6 +119,11 @@ impl Bucket {
         self.calls().into_iter().filter(|call| call.method == "delete").collect()
     }
 
+    /// Every look at an object so far.
+    pub fn looks(&self) -> Vec<BucketCall> {
+        self.calls().into_iter().filter(|call| call.method == "head").collect()
+    }
+
     /// The next `times` delete calls suffer `fault`.
     pub fn fail_deletes(&self, times: usize, fault: Fault<R2Error>) {
         self.shared.faults.plan(&["delete"], 0, times, fault);

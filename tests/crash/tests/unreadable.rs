@@ -8,7 +8,7 @@ use serde_json::json;
 fn a_message_that_cannot_be_read_is_kept_and_its_neighbours_are_processed() -> Result<()> {
     let pair = Pair::start()?;
     pair.bucket.upload(["mine", "bystander"]);
-    let foreign = r#"{"v":1,"deletion":"del_01kaszq5m0zzzzzzzzzzzzzzzz","chunk":0,"generation":0,"requested_at":1,"keys":["bystander"]}"#;
+    let foreign = r#"{"v":1,"deletion":"del_01kaszq5m0zzzzzzzzzzzzzzzz","chunk":0,"generation":0,"requested_at":1,"fence":"auto","keys":["bystander"]}"#;
     let bodies = [
         (Body::text("half a mess"), "not_json", "half a mess"),
         (Body::text(r#"{"v":99,"anything":[]}"#), "unsupported_version", r#"{"v":99,"anything":[]}"#),
@@ -51,7 +51,7 @@ fn a_message_that_names_a_deletion_but_not_its_chunk_deletes_nothing() -> Result
     let id = pair.accept(&["mine"])?;
     let forged = |chunk: u32, keys: &[&str]| {
         let message = json!({
-            "v": 1, "deletion": id, "chunk": chunk, "generation": 0, "requested_at": 1, "keys": keys,
+            "v": 1, "deletion": id, "chunk": chunk, "generation": 0, "requested_at": 1, "fence": "auto", "keys": keys,
         });
         pair.queue.send(QUEUE, Body::text(message.to_string()));
     };

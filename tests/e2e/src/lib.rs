@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `configuration.rs` | the wrangler files say what the code relies on |
 //! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
+//! | `fence.rs` | what was uploaded since the request is kept where the fence looks |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use e2e::{Pair, eventually};
-use protocol::{ObjectKey, Timestamp, pack_keys};
+use protocol::{Fence, ObjectKey, Timestamp, pack_keys};
 use serde_json::json;
 use xtask::stack::{Counts, Deletion, Message};
 
@@ -14,7 +14,8 @@ fn messages_of(pair: &Pair, deletion: &Deletion, keys: &[String]) -> Result<Vec<
     let requested_at = rows[0]["requested_at"].as_u64().context("a time")?;
     let keys: Vec<ObjectKey<'_>> =
         keys.iter().map(|key| ObjectKey::parse(key.as_str())).collect::<Result<_, _>>()?;
-    let packed = pack_keys(&deletion.id.parse()?, 0, Timestamp::from_millis(requested_at), &keys);
+    let packed =
+        pack_keys(&deletion.id.parse()?, 0, Timestamp::from_millis(requested_at), Fence::Auto, &keys);
     Ok(packed.into_iter().map(|message| message.body).collect())
 }
 
@@ -25,7 +26,7 @@ fn a_message_that_cannot_be_read_is_kept_and_hurts_nobody_else() -> Result<()> {
     let pair = Pair::start()?;
     let keys: Vec<String> = (0..10).map(|n| format!("proj_42/{n}")).collect();
     pair.gateway().put(&keys, 1)?;
-    let foreign = r#"{"v":1,"deletion":"del_01kaszq5m00000000000000000","chunk":0,"generation":0,"requested_at":0,"keys":["proj_42/0"]}"#;
+    let foreign = r#"{"v":1,"deletion":"del_01kaszq5m00000000000000000","chunk":0,"generation":0,"requested_at":0,"fence":"auto","keys":["proj_42/0"]}"#;
     let poison = [
         (Message::text("half a mess"), "not_json", "half a mess".to_owned()),
         (Message::text(r#"{"v":2,"keys":[]}"#), "unsupported_version", r#"{"v":2,"keys":[]}"#.to_owned()),

@@ -1,6 +1,6 @@
 //! Labels, listing, failures as NDJSON, and the totals.
 
-use ledger::{Database, LedgerError, Row, Statement};
+use ledger::{Database, LedgerError, Row, SkippedKey, Statement};
 
 use super::*;
 use crate::http::{Response, ResponseBody};
@@ -32,7 +32,11 @@ impl World {
     }
 
     fn failures(&self, id: &str, query: &str, accept: &str) -> Response {
-        let mut request = request("GET", &format!("/v1/deletions/{id}/failures{query}"), Vec::new());
+        self.keys("failures", id, query, accept)
+    }
+
+    fn keys(&self, list: &str, id: &str, query: &str, accept: &str) -> Response {
+        let mut request = request("GET", &format!("/v1/deletions/{id}/{list}{query}"), Vec::new());
         request.accept = Some(accept.to_owned());
         self.send(request)
     }
@@ -120,6 +124,37 @@ fn ndjson_is_every_failure_once_page_after_page() {
     }
 }
 
+#[test]
+fn skipped_keys_are_read_as_failures_are_in_pages_or_as_ndjson() {
+    let world = World::new();
+    let id = world.create(5, &json!({}));
+    skip(&world.ledger, &id, 5);
+    let (mut listed, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = world.get(&format!("/v1/deletions/{id}/skipped?page_size=2{token}"));
+        listed.extend(page.body["skipped"].as_array().unwrap().clone());
+        match page.body["next_page_token"].as_str() {
+            Some(next) => token = format!("&page_token={next}"),
+            None => break,
+        }
+    }
+    let (uploaded_at, skipped_at) = ("2025-11-23T20:33:21.000Z", "2025-11-23T20:33:22.000Z");
+    let expected = (0..5).map(|n| {
+        json!({"key": format!("k{n}\0"), "code": "uploaded_since", "uploaded_at": uploaded_at, "skipped_at": skipped_at})
+    });
+    assert_eq!(listed, expected.collect::<Vec<_>>());
+
+    let streamed = world.keys("skipped", &id, "", "application/x-ndjson");
+    assert!(streamed.headers.contains(&("Content-Type", "application/x-ndjson".to_owned())));
+    let ResponseBody::Pages(mut pages) = streamed.body else { panic!() };
+    let lines = block_on(pages.next(&world.ledger, &world.host)).unwrap().unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, listed);
+    assert_eq!(block_on(pages.next(&world.ledger, &world.host)), Ok(None));
+    // Each list has its own.
+    assert_eq!(world.get(&format!("/v1/deletions/{id}/failures")).body["failures"], json!([]));
+}
+
 /// A reader must not take a part for the whole: what fails in the middle is an error, never an end.
 #[test]
 fn ndjson_breaks_off_when_the_ledger_does() {
@@ -174,6 +209,22 @@ fn fail(ledger: &impl ConsumerLedger, id: &str, chunks: u32) {
         let batch = RecordBatch { token: token.clone(), now, outcomes, unreadable: Vec::new() };
         block_on(ledger.record(&batch)).unwrap();
     }
+}
+
+/// Skips every key of a deletion's only chunk.
+fn skip(ledger: &impl ConsumerLedger, id: &str, keys: usize) {
+    let (token, now) = ("consumer".to_owned(), Timestamp::from_millis(1_763_930_002_000));
+    let chunk = ChunkRef { deletion: id.parse().unwrap(), generation: 0, chunk: 0 };
+    let requests = vec![ClaimRequest { chunk, keys }];
+    let claim = ClaimBatch { token: token.clone(), now, until: now.plus_millis(1), requests };
+    let ClaimReply::Granted(grant) = block_on(ledger.claim(&claim)).unwrap().remove(0) else { panic!() };
+    let skipped = (0..keys).map(|position| SkippedKey {
+        position,
+        key_json: format!("\"k{position}\\u0000\""),
+        uploaded_at: now.minus_millis(1_000),
+    });
+    let outcomes = vec![ChunkOutcome::new(grant, [], vec![], None, 1).with_skipped(skipped.collect())];
+    block_on(ledger.record(&RecordBatch { token, now, outcomes, unreadable: Vec::new() })).unwrap();
 }
 
 struct Unreachable;
