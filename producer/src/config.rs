@@ -72,7 +72,7 @@ impl ProtectedPrefixes {
 ///
 /// Says where it is wrong, and never what is there, as `serde_json` would: that may be a secret in the wrong place.
 pub(crate) fn parse_list<T: DeserializeOwned>(name: &str, list: &str, form: &str) -> Result<Vec<T>, String> {
-    serde_json::from_slice(list.as_bytes()).map_err(|error| {
+    serde_json::from_str(list).map_err(|error| {
         format!(
             "{name}: expected JSON like {form}; it is something else at line {}, column {}",
             error.line(),

@@ -24,6 +24,14 @@ pub(crate) async fn read_small(body: impl Body) -> Result<Vec<u8>, Problem> {
     })
 }
 
+/// A body as text. All JSON is read as text here: a deserializer for bytes would be another one in the wasm.
+pub(crate) fn text(body: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(body).map_err(|error| {
+        let detail = format!("The body is not UTF-8 from byte {} on.", error.valid_up_to());
+        Problem::new(ProblemCode::MalformedRequest, detail)
+    })
+}
+
 /// The fields of a small request, each still JSON. An empty body has none.
 pub(crate) struct Fields<'a>(Vec<(Text<'a>, &'a RawValue)>);
 
@@ -34,7 +42,7 @@ impl<'a> Fields<'a> {
         if body.is_empty() {
             return Ok(Self(Vec::new()));
         }
-        let object: JsonObject<'a, FIELDS_MAX> = serde_json::from_slice(body).map_err(|error| {
+        let object: JsonObject<'a, FIELDS_MAX> = serde_json::from_str(text(body)?).map_err(|error| {
             if error.is_data() {
                 return invalid("#", "expected an object".to_owned());
             }
@@ -61,7 +69,7 @@ impl<'a> Fields<'a> {
     /// The value of a field, or 422 that says what was `expected`; `None` when it is not there.
     pub(crate) fn get<T: Deserialize<'a>>(&self, name: &str, expected: &str) -> Result<Option<T>, Problem> {
         let Some((_, json)) = self.0.iter().find(|(Text(found), _)| found == name) else { return Ok(None) };
-        let value = serde_json::from_slice(json.get().as_bytes());
+        let value = serde_json::from_str(json.get());
         value.map(Some).map_err(|_| Self::wrong(name, expected))
     }
 

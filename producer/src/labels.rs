@@ -37,8 +37,7 @@ impl LabelsJson<'_> {
     pub(crate) fn parse(&self) -> Result<Labels, Problem> {
         let Some(json) = self.0 else { return Ok(Labels::default()) };
         let mut errors = Vec::new();
-        let Ok(JsonObject::<LABELS_MAX> { first, count }) = serde_json::from_slice(json.get().as_bytes())
-        else {
+        let Ok(JsonObject::<LABELS_MAX> { first, count }) = serde_json::from_str(json.get()) else {
             errors.push(error("#/labels".to_owned(), "expected an object of strings"));
             return Err(invalid(errors));
         };
@@ -73,7 +72,7 @@ fn parse_value(name: &str, value: &RawValue) -> Result<String, String> {
     if !is_name(name) {
         return Err(format!("a label's name has 1 to {NAME_CHARACTERS_MAX} characters of A-Z a-z 0-9 _ . -"));
     }
-    let Ok(Text(value)) = serde_json::from_slice(value.get().as_bytes()) else {
+    let Ok(Text(value)) = serde_json::from_str(value.get()) else {
         return Err("expected a string as the label's value".to_owned());
     };
     wrong_value(&value).map_or_else(|| Ok(value.into_owned()), Err)

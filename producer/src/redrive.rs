@@ -214,7 +214,7 @@ async fn fill<L: ProducerLedger>(
             if keys == KEYS_MAX || bytes > BYTES_MAX {
                 break;
             }
-            let key: ObjectKey<'_> = serde_json::from_slice(key_json.as_bytes())
+            let key: ObjectKey<'_> = serde_json::from_str(key_json)
                 .map_err(|_| LedgerError { cause: "a failure's key is no key".to_owned() })?;
             outbox.push(&key).await?;
             keys += 1;

@@ -91,7 +91,7 @@ impl<'a> FailureView<'a> {
     /// `None` when the ledger has no JSON for the key, which only this project writes there.
     pub(crate) fn new(record: &'a FailureRecord) -> Option<Self> {
         Some(Self {
-            key: serde_json::from_slice(record.key_json.as_bytes()).ok()?,
+            key: serde_json::from_str(&record.key_json).ok()?,
             code: code_text(record.code),
             message: record
                 .code
@@ -118,7 +118,7 @@ impl<'a> SkipView<'a> {
     /// `None` when the ledger has no JSON for the key, which only this project writes there.
     pub(crate) fn new(record: &'a SkipRecord) -> Option<Self> {
         Some(Self {
-            key: serde_json::from_slice(record.key_json.as_bytes()).ok()?,
+            key: serde_json::from_str(&record.key_json).ok()?,
             code: "uploaded_since",
             uploaded_at: record.uploaded_at,
             skipped_at: record.skipped_at,

@@ -32,9 +32,9 @@ impl<'a> WireRequest<'a> {
     /// # Errors
     ///
     /// serde's error, and a JSON Pointer to where it was met, as a URI fragment.
-    pub(crate) fn from_json(body: &'a [u8]) -> Result<Self, (serde_json::Error, String)> {
+    pub(crate) fn from_json(body: &'a str) -> Result<Self, (serde_json::Error, String)> {
         let place = Place::default();
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let mut deserializer = serde_json::Deserializer::from_str(body);
         let request = RequestSeed(&place).deserialize(&mut deserializer);
         request
             .and_then(|request| deserializer.end().map(|()| request))
