@@ -40,6 +40,7 @@ fn keys_that_r2_never_deletes_end_as_failures_through_the_dead_letter_queue() ->
 #[test]
 fn a_dead_letter_waits_for_a_ledger_that_is_down() -> Result<()> {
     let pair = Pair::start()?;
+    pair.bucket.upload(["a"]);
     pair.bucket.fail_deletes(usize::MAX, Fault::refused(10001));
     let id = pair.accept(&["a"])?;
     for _ in 0..=pair.queue.settings(QUEUE).max_retries {
