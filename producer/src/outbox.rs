@@ -1,7 +1,7 @@
 use std::mem;
 
 use ledger::{LedgerError, OUTBOX_PIECE_BYTES_MAX, ProducerLedger};
-use protocol::{ChunkRef, DeletionId, Event, ObjectKey, Packed, Packer, Timestamp};
+use protocol::{ChunkRef, Event, ObjectKey, Packed, Packer, Timestamp};
 
 use crate::host::Host;
 
@@ -56,10 +56,15 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         Ok(FilledOutbox { pieces: self.pieces, last, chunk_keys: mem::take(&mut self.chunk_keys) })
     }
 
-    /// *await* Removes what was written, because the deletion will not be.
+    /// *await* Removes what was written, because the deletion will not be. What fails, upkeep does in a day.
+    ///
+    /// MUST NOT be called when writing the deletion down failed, because that may yet be carried out.
     pub(crate) async fn discard(self, host: &impl Host) {
-        if self.pieces > 0 {
-            discard(&self.first_chunk.deletion, self.ledger, host).await;
+        if self.pieces == 0 {
+            return;
+        }
+        if let Err(error) = self.ledger.discard_outbox(&self.first_chunk.deletion).await {
+            host.emit(&Event::LedgerFailed { operation: "discard_outbox", cause: &error.cause });
         }
     }
 
@@ -84,12 +89,5 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         let ChunkRef { deletion, chunk, .. } = &self.first_chunk;
         self.ledger.fill_outbox(deletion, piece, chunk + before, &bodies).await?;
         Ok(bodies)
-    }
-}
-
-/// *await* Removes the messages of a deletion that is not written down and never will be. What fails, upkeep does in a day.
-pub(crate) async fn discard(id: &DeletionId, ledger: &impl ProducerLedger, host: &impl Host) {
-    if let Err(error) = ledger.discard_outbox(id).await {
-        host.emit(&Event::LedgerFailed { operation: "discard_outbox", cause: &error.cause });
     }
 }

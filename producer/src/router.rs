@@ -8,10 +8,12 @@ use crate::health::{healthz, readyz};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::list;
+use crate::memory::MemoryBudget;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
+use crate::scope::Scope;
 use crate::stats;
 
 /// What the producer stands on.
@@ -25,6 +27,8 @@ pub struct Ports<'a, L, Q, R, H> {
     pub limiter: &'a R,
     /// The machine.
     pub host: &'a H,
+    /// The memory that all requests share.
+    pub memory: &'a MemoryBudget,
     /// The configuration, or what is wrong with it.
     pub config: Result<&'a Config, &'a str>,
 }
@@ -159,7 +163,7 @@ async fn dispatch<L, Q, R, H, B>(
     query: &str,
     request: Request<B>,
     request_id: &RequestId,
-    Ports { ledger, queue, limiter, host, config }: &Ports<'_, L, Q, R, H>,
+    ports: &Ports<'_, L, Q, R, H>,
 ) -> Result<Response, Problem>
 where
     L: ProducerLedger,
@@ -168,6 +172,7 @@ where
     H: Host,
     B: Body,
 {
+    let Ports { ledger, queue, limiter, host, config, .. } = ports;
     if request.method != route.method() {
         let detail = format!("{} takes {} only.", route.pattern(), route.allow());
         return Err(Problem::new(ProblemCode::MethodNotAllowed, detail).with_header("Allow", route.allow()));
@@ -183,7 +188,7 @@ where
     principal.require_any(call.roles())?;
     match call {
         Call::CreateDeletion => {
-            accept(request, principal, protected, request_id, *ledger, *queue, *host).await
+            accept(request, query, Scope { principal, protected }, request_id, ports).await
         }
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion { id } => read::deletion(id, principal, *ledger, *host).await,
