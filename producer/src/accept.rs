@@ -1,30 +1,33 @@
-use ledger::{LedgerError, NewDeletion, NewPart, PartRef, ProducerLedger};
-use protocol::limits::REQUEST_BYTES_MAX;
-use protocol::{Counts, DeletionId, Event, ObjectKey, RequestId, State};
+use ledger::{EarlierRequest, Idempotency, NewDeletion, NewPart, PartRef, ProducerLedger};
+use protocol::{Counts, DeletionId, Event, Fence, RequestId, State};
+use sha2::{Digest, Sha256};
 
-use crate::auth::Principal;
-use crate::body::DeletionRequest;
-use crate::config::ProtectedPrefixes;
+use crate::assets::Assets;
+use crate::body::{Incoming, Received, WORKING_BYTES_MAX};
 use crate::host::Host;
-use crate::http::{Body, BodyError, Request, Response};
+use crate::http::{Body, Request, Response};
 use crate::idempotency::{self, SENDING_MS, replay};
-use crate::outbox::{FilledOutbox, OutboxWriter, discard};
-use crate::problem::{Problem, ProblemCode};
+use crate::options::Options;
+use crate::outbox::{FilledOutbox, OutboxWriter};
+use crate::problem::Problem;
 use crate::queue::Queue;
+use crate::rate_limit::RateLimiter;
 use crate::read::release_sending;
-use crate::scope::check_keys;
+use crate::router::Ports;
+use crate::scope::Scope;
 use crate::sending::{SendingError, send_filled};
 use crate::view::DeletionView;
 
 /// `POST /v1/deletions`, from somebody who may.
 ///
-/// 1. Look at the media type: 415.
-/// 2. Read the body: 413, or 400 when it breaks off.
-/// 3. Parse it: 400, 413 or 422; nothing is accepted of a request that is not right as a whole. Look at whether they may
-///    delete these keys: 403, and nothing is accepted either.
+/// 1. Look at what is said about the body: 413, 415, or 422 for the query; 400 for the Idempotency-Key.
+/// 2. *await* Wait for room in memory: 503.
+/// 3. *await* Read the body, take in its keys, and write their messages into the outbox, a row at a time: 400, 408, 413, 422, 403
+///    or 503. The messages belong to nobody yet, and are removed when anything is wrong; upkeep removes what is left all the
+///    same.
 /// 4. *await* With an Idempotency-Key that has been seen before, answer for what it has made: see
 ///    [`replay`](crate::idempotency::replay).
-/// 5. *await* Pack the keys into messages, and write them into the outbox: 503. They belong to nobody yet.
+/// 5. *await* Write the last row: 503.
 /// 6. *await* Write the deletion down: 503. From here on its chunks are known, and only they may be deleted.
 /// 7. *await* Send every message: 429 or 503. With an Idempotency-Key the next request with it goes on here. Without one the
 ///    caller will ask anew, so the rest is cancelled; what was sent may be carried out, which is what was asked for.
@@ -32,84 +35,74 @@ use crate::view::DeletionView;
 /// 9. Say 202.
 pub(crate) async fn accept(
     request: Request<impl Body>,
-    principal: Principal<'_>,
-    protected: &ProtectedPrefixes,
+    query: &str,
+    scope: Scope<'_>,
     request_id: &RequestId,
-    ledger: &impl ProducerLedger,
-    queue: &impl Queue,
-    host: &impl Host,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<Response, Problem> {
-    // (1) Media type.
-    check_media_type(&request)?;
+    let &Ports { ledger, queue, host, memory, .. } = ports;
+    // (1) Form.
+    let key = request.idempotency_key.as_deref().map(idempotency::parse).transpose()?;
+    let incoming = Incoming::new(request, query, key.as_ref().map(|_| Sha256::new()))?;
 
-    // (2) Read.
-    let body = request.body.read(REQUEST_BYTES_MAX).await.map_err(|error| match error {
-        BodyError::TooLarge => {
-            let detail = format!("The body has more than {REQUEST_BYTES_MAX} bytes. Send several requests.");
-            Problem::new(ProblemCode::PayloadTooLarge, detail)
-        }
-        BodyError::Broken => {
-            Problem::new(ProblemCode::MalformedRequest, "The body broke off. Send the request again.")
-        }
-    })?;
+    // (2) Room.
+    let mut reservation = memory.reserve(incoming.memory_bytes(), host).await?;
 
-    // (3) Parse.
-    let idempotency =
-        request.idempotency_key.as_deref().map(|key| idempotency::parse(key, &body)).transpose()?;
-    let DeletionRequest { keys, duplicates_removed, delay_seconds, fence, labels } =
-        DeletionRequest::from_json(&body, |keys| check_keys(keys, principal, protected))?;
-
-    // (4) Seen before.
-    if let Some(idempotency) = &idempotency {
-        let earlier = ledger.find_idempotency_key(principal.name(), &idempotency.key).await;
-        if let Some(earlier) = earlier.map_err(|error| Problem::ledger(&error))? {
-            return replay(earlier, idempotency, principal, ledger, queue, host).await;
-        }
-    }
-
-    // (5) Pack.
+    // (3) Read, (4) seen before, (5) write the last.
     let requested_at = host.now();
     let id = DeletionId::new(requested_at, host.random());
     let part = PartRef::request(&id);
-    let sent_fence = fence.with_undo_window(delay_seconds);
-    let total = keys.len();
-    let filled =
-        fill(OutboxWriter::new(request_id, &part, requested_at, sent_fence, ledger), &keys, host).await;
-    let filled = filled.map_err(|error| Problem::ledger(&error))?;
-    drop(keys);
-    drop(body);
+    let mut outbox = OutboxWriter::new(request_id, &part, requested_at, Fence::default(), ledger);
+    let prepared = prepare(incoming, key, scope, &mut outbox, ledger, host).await;
+    let (received, idempotency, filled) = match prepared {
+        Ok(Prepared::New { received, idempotency, filled }) => (received, idempotency, filled),
+        Ok(Prepared::SeenBefore { earlier, idempotency }) => {
+            outbox.discard(host).await;
+            return replay(earlier, &idempotency, scope.principal, ledger, queue, host).await;
+        }
+        Err(problem) => {
+            outbox.discard(host).await;
+            return Err(problem);
+        }
+    };
+    reservation.shrink(WORKING_BYTES_MAX);
 
     // (6) Write down.
-    let (not_before, messages) =
-        (requested_at.plus_millis(u64::from(delay_seconds) * 1_000), filled.chunk_keys.len());
+    let admitted_at = host.now();
+    let Received { options: Options { delay_seconds, fence, labels }, taken, .. } = received;
+    let messages = filled.chunk_keys.len();
+    let not_before = match delay_seconds {
+        0 => requested_at,
+        // From when the caller can know of it.
+        seconds => admitted_at.plus_millis(u64::from(seconds) * 1_000),
+    };
     let deletion = NewDeletion {
         id: id.clone(),
-        requested_by: principal.name().to_owned(),
+        requested_by: scope.principal.name().to_owned(),
         requested_at,
         not_before,
         fence,
         part: Some(NewPart {
             upload: request_id.clone(),
             chunk_keys: filled.chunk_keys.clone(),
-            duplicates_removed,
-            sending_until: requested_at.plus_millis(SENDING_MS),
+            duplicates_removed: taken.duplicates,
+            sending_until: admitted_at.plus_millis(SENDING_MS),
         }),
         labels,
         idempotency,
     };
     if !ledger.admit_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))? {
-        discard(request_id, ledger, host).await;
+        outbox.discard(host).await;
         return Err(idempotency::in_progress());
     }
 
     // (7) Send, (8) note.
-    let has_key = deletion.idempotency.is_some();
     let sent = match send_filled(&part, filled, not_before, ledger, queue, host).await {
         Ok(()) => ledger.mark_enqueued(&part, host.now()).await.map_err(SendingError::Ledger),
         Err(error) => Err(error),
     };
     if let Err(error) = sent {
-        if has_key {
+        if deletion.idempotency.is_some() {
             release_sending(&part, ledger, host).await;
         } else if let Err(error) = ledger.cancel_deletion(&id, host.now()).await {
             host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
@@ -121,60 +114,67 @@ pub(crate) async fn accept(
     host.emit(&Event::DeletionAccepted {
         deletion: &id,
         request_id,
-        requested_by: principal.name(),
-        keys: total,
-        duplicates_removed,
+        requested_by: &deletion.requested_by,
+        keys: taken.keys,
+        duplicates_removed: taken.duplicates,
         messages,
     });
+    Ok(accepted(&deletion))
+}
+
+/// What steps 3 to 5 lead to.
+enum Prepared {
+    /// A deletion that is to be written down.
+    New { received: Received, idempotency: Option<Idempotency>, filled: FilledOutbox },
+    /// One that is there.
+    SeenBefore { earlier: EarlierRequest, idempotency: Idempotency },
+}
+
+async fn prepare<L: ProducerLedger>(
+    incoming: Incoming<'_, impl Body>,
+    key: Option<String>,
+    scope: Scope<'_>,
+    outbox: &mut OutboxWriter<'_, L>,
+    ledger: &L,
+    host: &impl Host,
+) -> Result<Prepared, Problem> {
+    let mut received = incoming.receive(scope, outbox, host).await?;
+    let idempotency =
+        key.zip(received.fingerprint.take()).map(|(key, fingerprint)| Idempotency { key, fingerprint });
+    if let Some(idempotency) = &idempotency {
+        let earlier = ledger.find_idempotency_key(scope.principal.name(), &idempotency.key).await;
+        if let Some(earlier) = earlier.map_err(|error| Problem::ledger(&error))? {
+            return Ok(Prepared::SeenBefore { earlier, idempotency: idempotency.clone() });
+        }
+    }
+    let filled = outbox.finish().await.map_err(|error| Problem::ledger(&error))?;
+    Ok(Prepared::New { received, idempotency, filled })
+}
+
+/// 202 with a deletion that has just been accepted.
+fn accepted(deletion: &NewDeletion) -> Response {
+    let NewDeletion { id, requested_at, not_before, fence, part, .. } = deletion;
+    let (state, [total, duplicates_removed, messages]) = match part {
+        Some(part) => (State::Queued, [part.keys(), part.duplicates_removed, part.chunk_keys.len()]),
+        None => (State::Accepting, [0; 3]),
+    };
     let view = DeletionView {
-        id: &id,
-        state: State::Queued,
+        id,
+        state,
         generation: 0,
-        fence,
+        fence: *fence,
         counts: Counts::derive(total as u64, 0, 0, 0, false),
         duplicates_removed: duplicates_removed as u64,
         messages: messages as u64,
-        requested_at,
-        not_before: Some(deletion.not_before).filter(|&end| end > requested_at),
+        requested_at: *requested_at,
+        not_before: Some(*not_before).filter(|end| end > requested_at),
         started_at: None,
         finished_at: None,
         expires_at: None,
         errors: Vec::new(),
         labels: &deletion.labels,
-        requested_by: principal.name(),
+        requested_by: &deletion.requested_by,
     };
     let location = format!("/v1/deletions/{id}");
-    Ok(Response::json(202, &view).with_header("Location", location).with_header("Retry-After", "1"))
-}
-
-async fn fill<L: ProducerLedger>(
-    mut outbox: OutboxWriter<'_, L>,
-    keys: &[ObjectKey<'_>],
-    host: &impl Host,
-) -> Result<FilledOutbox, LedgerError> {
-    let filled = async {
-        for key in keys {
-            outbox.push(key).await?;
-        }
-        outbox.finish().await
-    };
-    let filled = filled.await;
-    if filled.is_err() {
-        outbox.discard(host).await;
-    }
-    filled
-}
-
-fn check_media_type<B>(request: &Request<B>) -> Result<(), Problem> {
-    let unsupported = |detail| Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
-    if request.content_encoding.as_deref().is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
-    {
-        return unsupported("The body is encoded. Send it without a Content-Encoding.");
-    }
-    let media_type =
-        request.content_type.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
-    if media_type.trim().eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    unsupported("The body must be JSON. Send the header `Content-Type: application/json`.")
+    Response::json(202, &view).with_header("Location", location).with_header("Retry-After", "1")
 }

@@ -1,213 +1,275 @@
-use std::collections::HashSet;
+use std::pin::pin;
 
-use protocol::limits::{REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
-use protocol::{Fence, Labels, ObjectKey};
+use futures::future::{Either, select};
+use ledger::ProducerLedger;
+use protocol::ObjectKey;
+use protocol::limits::{REQUEST_BYTES_MAX, REQUEST_KEYS_MAX};
+use sha2::{Digest, Sha256};
 
 use crate::fields::text;
-use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
-use crate::wire::{Text, WireRequest};
+use crate::hex::to_hex;
+use crate::host::Host;
+use crate::http::{Body, BodyError, Request};
+use crate::intake::{Intake, Place, Taken, too_many};
+use crate::lines::{Line, Lines};
+use crate::options::Options;
+use crate::outbox::OutboxWriter;
+use crate::page::refuse_all;
+use crate::problem::{FieldError, Problem, ProblemCode};
+use crate::scope::Scope;
+use crate::wire::WireRequest;
 
-/// What a request asks to delete.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct DeletionRequest<'a> {
-    /// The keys: one at least, no duplicates, in the order asked.
-    pub(crate) keys: Vec<ObjectKey<'a>>,
-    /// How many duplicates were left out.
-    pub(crate) duplicates_removed: usize,
-    /// How long nothing is to be done, in seconds: 0 to [`UNDO_SECONDS_MAX`].
-    pub(crate) delay_seconds: u32,
-    /// Whether what is uploaded since the request is kept.
-    pub(crate) fence: Fence,
-    /// The caller's names and values.
-    pub(crate) labels: Labels,
+/// A request's body that has not been read yet, and what is said about it.
+#[derive(Debug)]
+pub(crate) struct Incoming<'q, B> {
+    body: B,
+    format: Format,
+    query: &'q str,
+    /// How many bytes it has, or at most has.
+    bytes_max: usize,
+    fingerprint: Option<Sha256>,
 }
 
-impl<'a> DeletionRequest<'a> {
-    /// Reads the JSON body of `POST /v1/deletions`.
-    ///
-    /// 400 when it is no JSON, 422 with a pointer for each thing that is wrong in it, 413 when it names too many keys;
-    /// and what `authorize` says about the keys, which it is shown as they were asked, duplicates and all.
-    pub(crate) fn from_json(
-        body: &'a [u8],
-        authorize: impl FnOnce(&[ObjectKey<'a>]) -> Result<(), Problem>,
+/// What a body is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// One object, which must be in memory as a whole.
+    Json,
+    /// A key on each line, which goes its way as it comes; the options are in the query.
+    Ndjson,
+}
+
+/// What a request has brought, besides the keys.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// What it says beside them.
+    pub(crate) options: Options,
+    /// How many they are.
+    pub(crate) taken: Taken,
+    /// Tells it from a request with another body, or another query; where that was asked for.
+    pub(crate) fingerprint: Option<String>,
+}
+
+/// How long a body may take to come, in milliseconds: it holds memory as long as it does. 16 MB come at a megabit a second.
+const RECEIVE_MS_MAX: u64 = 150_000;
+
+/// Memory that taking in a request of any size needs beside a body that is there as a whole: the hashes of its keys, one row of
+/// its outbox, and the copies of it that are made on the way to the ledger and to the Queue.
+pub(crate) const WORKING_BYTES_MAX: usize = 8_000_000;
+
+impl<'q, B: Body> Incoming<'q, B> {
+    /// Looks at what the request says about its body: 413, 415, or 422 for a query beside JSON. A fingerprint is made for
+    /// those who ask for one.
+    pub(crate) fn new(
+        request: Request<B>,
+        query: &'q str,
+        fingerprint: Option<Sha256>,
     ) -> Result<Self, Problem> {
-        let wire =
-            WireRequest::from_json(text(body)?).map_err(|(error, pointer)| explain(&error, &pointer))?;
-        let labels = wire.labels.parse()?;
-        let asked = wire.object_keys.len();
-        if asked == 0 {
-            return Err(invalid("The request names no key.", "#/objectKeys", "name at least one key"));
+        let format = Format::of(&request)?;
+        if format == Format::Json {
+            refuse_all(query, "no parameter beside JSON, which has them as members")?;
         }
-        if asked > REQUEST_KEYS_MAX {
-            let detail = format!(
-                "The request names {asked} keys, and one request takes at most {REQUEST_KEYS_MAX}. Send several requests."
-            );
-            return Err(Problem::new(ProblemCode::PayloadTooLarge, detail));
+        let bytes_max = request.content_length.unwrap_or(REQUEST_BYTES_MAX);
+        if bytes_max > REQUEST_BYTES_MAX {
+            return Err(too_large());
         }
-        if wire.delay_seconds > UNDO_SECONDS_MAX {
-            let error = format!("expected at most {UNDO_SECONDS_MAX} seconds, which is a day");
-            return Err(invalid("The delay is too long. Nothing was accepted.", "#/delay_seconds", &error));
-        }
-        let (delay_seconds, fence) = (wire.delay_seconds, wire.fence);
-        let keys = parse_keys(wire.object_keys)?;
-        authorize(&keys)?;
-        let keys = without_duplicates(keys);
-        let duplicates_removed = asked - keys.len();
-        Ok(Self { keys, duplicates_removed, delay_seconds, fence, labels })
+        Ok(Self { body: request.body, format, query, bytes_max, fingerprint })
     }
-}
 
-fn parse_keys(texts: Vec<Text<'_>>) -> Result<Vec<ObjectKey<'_>>, Problem> {
-    let mut keys = Vec::with_capacity(texts.len());
-    let (mut errors, mut wrong) = (Vec::new(), 0);
-    for (position, Text(text)) in texts.into_iter().enumerate() {
-        match ObjectKey::parse(text) {
-            Ok(key) => keys.push(key),
-            Err(error) => {
-                wrong += 1;
-                if errors.len() < ERRORS_LISTED_MAX {
-                    errors.push(FieldError {
-                        pointer: format!("#/objectKeys/{position}"),
-                        detail: error.to_string(),
-                    });
-                }
+    /// How much memory receiving it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let working = WORKING_BYTES_MAX.min(self.bytes_max * 4);
+        match self.format {
+            Format::Json => self.bytes_max + working,
+            Format::Ndjson => working,
+        }
+    }
+
+    /// *await* Reads the body, takes in its keys, and packs those that are to be deleted into the outbox: 400, 408, 413, 422, or
+    /// 403 and 503. Nothing may be accepted then.
+    pub(crate) async fn receive<L: ProducerLedger>(
+        self,
+        scope: Scope<'_>,
+        outbox: &mut OutboxWriter<'_, L>,
+        host: &impl Host,
+    ) -> Result<Received, Problem> {
+        let received = async {
+            match self.format {
+                Format::Json => self.receive_json(scope, outbox, host).await,
+                Format::Ndjson => self.receive_ndjson(scope, outbox, host).await,
+            }
+        };
+        match select(pin!(received), pin!(host.sleep(RECEIVE_MS_MAX))).await {
+            Either::Left((received, _)) => received,
+            Either::Right(_) => {
+                let seconds = RECEIVE_MS_MAX / 1_000;
+                let detail =
+                    format!("The body was not there within {seconds} seconds. Send the request again.");
+                Err(Problem::new(ProblemCode::RequestTimeout, detail))
             }
         }
     }
-    match wrong {
-        0 => Ok(keys),
-        1 => Err(Problem::validation("1 key is invalid. Nothing was accepted.", errors)),
-        _ if wrong > errors.len() => {
-            let detail =
-                format!("{wrong} keys are invalid, the first {} listed. Nothing was accepted.", errors.len());
-            Err(Problem::validation(detail, errors))
+
+    async fn receive_json<L: ProducerLedger>(
+        self,
+        scope: Scope<'_>,
+        outbox: &mut OutboxWriter<'_, L>,
+        host: &impl Host,
+    ) -> Result<Received, Problem> {
+        let bytes = self.bytes_max;
+        let mut reader = Reader::new(self);
+        // At once, because growing by doubling would need three times as much in the end.
+        reader.buffer.reserve_exact(bytes);
+        while reader.read().await? {}
+        let fingerprint = reader.fingerprint();
+
+        let WireRequest { object_keys, delay_seconds, fence, labels } =
+            WireRequest::from_json(text(&reader.buffer)?)
+                .map_err(|(error, pointer)| explain(&error, &pointer))?;
+        let options = Options::from_json(delay_seconds, fence, labels.parse()?)?;
+        outbox.set_fence(options.sent_fence());
+        if object_keys.count > REQUEST_KEYS_MAX {
+            return Err(too_many(object_keys.count));
         }
-        _ => Err(Problem::validation(format!("{wrong} keys are invalid. Nothing was accepted."), errors)),
+        let mut intake = Intake::new(scope, Place::Element, host.random());
+        for (at, json) in object_keys.first.iter().enumerate() {
+            push(intake.take(json.get().as_bytes(), at), outbox).await?;
+        }
+        Ok(Received { options, taken: intake.finish()?, fingerprint })
+    }
+
+    async fn receive_ndjson<L: ProducerLedger>(
+        self,
+        scope: Scope<'_>,
+        outbox: &mut OutboxWriter<'_, L>,
+        host: &impl Host,
+    ) -> Result<Received, Problem> {
+        let options = Options::from_query(self.query)?;
+        outbox.set_fence(options.sent_fence());
+        let mut reader = Reader::new(self);
+        let mut intake = Intake::new(scope, Place::Line, host.random());
+        let mut lines = Lines::default();
+        loop {
+            let more = reader.read().await?;
+            let mut start = 0;
+            loop {
+                let (line, bytes) = lines.next(reader.buffer.get(start..).unwrap_or_default());
+                start += bytes;
+                let Some(line) = line else { break };
+                take_line(line, &mut intake, outbox).await?;
+            }
+            reader.buffer.drain(..start);
+            if !more {
+                break;
+            }
+            lines.shorten(&mut reader.buffer);
+        }
+        if let Some(line) = lines.last(&reader.buffer) {
+            take_line(line, &mut intake, outbox).await?;
+        }
+        Ok(Received { options, taken: intake.finish()?, fingerprint: reader.fingerprint() })
     }
 }
 
-fn without_duplicates(mut keys: Vec<ObjectKey<'_>>) -> Vec<ObjectKey<'_>> {
-    let first: Vec<bool> = {
-        let mut seen = HashSet::with_capacity(keys.len());
-        keys.iter().map(|key| seen.insert(key.as_str())).collect()
-    };
-    let mut first = first.into_iter();
-    keys.retain(|_| first.next().unwrap_or(true));
-    keys
+async fn take_line<L: ProducerLedger>(
+    line: Line<'_>,
+    intake: &mut Intake<'_>,
+    outbox: &mut OutboxWriter<'_, L>,
+) -> Result<(), Problem> {
+    match line {
+        Line::Text(at, json) => push(intake.take(json, at), outbox).await,
+        Line::TooLong(at) => {
+            intake.refuse(at, "the line is longer than any key");
+            Ok(())
+        }
+    }
+}
+
+async fn push<L: ProducerLedger>(
+    key: Option<ObjectKey<'_>>,
+    outbox: &mut OutboxWriter<'_, L>,
+) -> Result<(), Problem> {
+    let Some(key) = key else { return Ok(()) };
+    outbox.push(&key).await.map_err(|error| Problem::ledger(&error))
+}
+
+impl Format {
+    /// 415 when it is neither.
+    fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
+        let unsupported = |detail| Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
+        let encoding = request.content_encoding.as_deref();
+        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+            return unsupported("The body is encoded. Send it without a Content-Encoding.");
+        }
+        let content_type = request.content_type.as_deref().unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        if media_type.eq_ignore_ascii_case("application/json") {
+            return Ok(Self::Json);
+        }
+        if media_type.eq_ignore_ascii_case("application/x-ndjson") {
+            return Ok(Self::Ndjson);
+        }
+        unsupported(
+            "The body must be JSON. Send the header `Content-Type: application/json`, or `application/x-ndjson`.",
+        )
+    }
+}
+
+/// Reads a body, and makes its fingerprint on the way.
+struct Reader<B> {
+    body: B,
+    /// What has been read, as far as it is still needed.
+    buffer: Vec<u8>,
+    /// How many bytes may still come.
+    room: usize,
+    fingerprint: Option<Sha256>,
+}
+
+impl<B: Body> Reader<B> {
+    fn new(Incoming { body, query, mut fingerprint, .. }: Incoming<'_, B>) -> Self {
+        // An option in the query makes as much of a difference as one in the body.
+        if let Some(fingerprint) = fingerprint.as_mut().filter(|_| !query.is_empty()) {
+            fingerprint.update(query);
+            fingerprint.update("\n");
+        }
+        Self { body, buffer: Vec::new(), room: REQUEST_BYTES_MAX, fingerprint }
+    }
+
+    /// *await* Reads on; `false` at the end of the body.
+    async fn read(&mut self) -> Result<bool, Problem> {
+        let start = self.buffer.len();
+        let more = self.body.read(&mut self.buffer, self.room).await.map_err(|error| match error {
+            BodyError::TooLarge => too_large(),
+            BodyError::Broken => {
+                Problem::new(ProblemCode::MalformedRequest, "The body broke off. Send the request again.")
+            }
+        })?;
+        let read = self.buffer.get(start..).unwrap_or_default();
+        self.room = self.room.saturating_sub(read.len());
+        if let Some(fingerprint) = &mut self.fingerprint {
+            fingerprint.update(read);
+        }
+        Ok(more)
+    }
+
+    fn fingerprint(&mut self) -> Option<String> {
+        self.fingerprint.take().map(|fingerprint| to_hex(&fingerprint.finalize()))
+    }
+}
+
+fn too_large() -> Problem {
+    let detail = format!("The body has more than {REQUEST_BYTES_MAX} bytes. Send several requests.");
+    Problem::new(ProblemCode::PayloadTooLarge, detail)
 }
 
 /// Says what is wrong with a body that could not be read.
 fn explain(error: &serde_json::Error, pointer: &str) -> Problem {
-    if error.is_data() {
-        let detail = "The body is not a deletion request. Nothing was accepted.";
-        return invalid(detail, pointer, &error.to_string());
+    let text = error.to_string();
+    // A number that no type of ours holds is JSON all the same.
+    if error.is_data() || text.starts_with("number out of range") {
+        let errors = vec![FieldError { pointer: pointer.to_owned(), detail: text }];
+        return Problem::validation("The body is not a deletion request. Nothing was accepted.", errors);
     }
     let what = if error.is_eof() { "ends early" } else { "is not valid JSON" };
-    Problem::new(ProblemCode::MalformedRequest, format!("The body {what}: {error}."))
-}
-
-fn invalid(detail: &str, pointer: &str, error: &str) -> Problem {
-    Problem::validation(detail, vec![FieldError { pointer: pointer.to_owned(), detail: error.to_owned() }])
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn parse(body: &[u8]) -> Result<DeletionRequest<'_>, Problem> {
-        DeletionRequest::from_json(body, |_| Ok(()))
-    }
-
-    fn problem(body: impl AsRef<[u8]>) -> (ProblemCode, String) {
-        let problem = parse(body.as_ref()).unwrap_err();
-        let code = problem.code;
-        (
-            code,
-            problem.into_response(&protocol::RequestId::new(protocol::Timestamp::from_millis(0), 0)).text(),
-        )
-    }
-
-    #[track_caller]
-    fn check(body: impl AsRef<[u8]>, code: ProblemCode, says: &[&str]) {
-        let (found, answer) = problem(body);
-        assert_eq!(found, code, "{answer}");
-        for part in says {
-            assert!(answer.contains(part), "{part} is not in {answer}");
-        }
-    }
-
-    #[test]
-    fn a_body_that_is_no_json_is_malformed() {
-        check("", ProblemCode::MalformedRequest, &["ends early"]);
-        check(r#"{"objectKeys":["a""#, ProblemCode::MalformedRequest, &["ends early"]);
-        check("objectKeys=a", ProblemCode::MalformedRequest, &["not valid JSON", "line 1 column 1"]);
-        check(r#"{"objectKeys":["a"]} x"#, ProblemCode::MalformedRequest, &["trailing characters"]);
-        check(r#"{"objectKeys":["\ud800"]}"#, ProblemCode::MalformedRequest, &[]);
-        check("[".repeat(100_000), ProblemCode::ValidationFailed, &["an object like"]);
-        let deep = format!("{{\"objectKeys\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        check(&deep, ProblemCode::ValidationFailed, &["#/objectKeys/0\""]);
-        check(b"{\"objectKeys\":[\"\xff\"]}", ProblemCode::MalformedRequest, &["not UTF-8 from byte 16"]);
-    }
-
-    #[test]
-    fn what_is_wrong_is_pointed_at() {
-        let invalid = ProblemCode::ValidationFailed;
-        check(r#"{"objectKeys":[]}"#, invalid, &["#/objectKeys\"", "at least one"]);
-        check(r#"{"objectKeys":["a",5]}"#, invalid, &["#/objectKeys/1\"", "expected a string"]);
-        check(r#"{"objectKeys":["a",null]}"#, invalid, &["#/objectKeys/1\""]);
-        check(r#"{"objectKeys":"a"}"#, invalid, &["#/objectKeys\"", "expected a sequence"]);
-        check(r#"{"objectKeys":["a"],"dryrun":true}"#, invalid, &["#/dryrun\"", "unknown field `dryrun`"]);
-        check(r#"{"objectKeys":["a"],"objectKeys":["b"]}"#, invalid, &["duplicate field"]);
-        check("{}", invalid, &["missing field `objectKeys`"]);
-        check("null", invalid, &["an object like"]);
-        check(r#"[["a"]]"#, invalid, &["an object like"]);
-        check(
-            r#"{"objectKeys":["a"],"delay_seconds":86401}"#,
-            invalid,
-            &["#/delay_seconds\"", "at most 86400"],
-        );
-        check(r#"{"objectKeys":["a"],"delay_seconds":-1}"#, invalid, &["#/delay_seconds\""]);
-        check(r#"{"objectKeys":["a"],"delay_seconds":"5"}"#, invalid, &["#/delay_seconds\""]);
-        check(r#"{"objectKeys":["a"],"delay_seconds":1.5}"#, invalid, &["#/delay_seconds\""]);
-        for fence in [r#""on""#, r#""AUTO""#, "true", "null", r#"{"auto":null}"#] {
-            let body = format!(r#"{{"objectKeys":["a"],"fence":{fence}}}"#);
-            check(&body, invalid, &["#/fence\"", "expected"]);
-        }
-        check(r#"{"objectKeys":["","a",""]}"#, invalid, &["2 keys", "#/objectKeys/0\"", "#/objectKeys/2\""]);
-    }
-
-    #[test]
-    fn at_most_twenty_wrong_keys_are_listed_and_all_are_counted() {
-        let body = format!("{{\"objectKeys\":[{}]}}", vec!["\"\""; 5_000].join(","));
-        let (_, answer) = problem(&body);
-        assert_eq!(answer.matches("pointer").count(), 20);
-        assert!(answer.contains("5000 keys are invalid, the first 20 listed"), "{answer}");
-    }
-
-    #[test]
-    fn a_request_takes_100_000_keys_and_not_one_more() {
-        let keys = |count: usize| (0..count).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(",");
-        let body = format!("{{\"objectKeys\":[{}]}}", keys(REQUEST_KEYS_MAX));
-        assert_eq!(parse(body.as_bytes()).unwrap().keys.len(), REQUEST_KEYS_MAX);
-        let body = format!("{{\"objectKeys\":[{}]}}", keys(REQUEST_KEYS_MAX + 1));
-        check(&body, ProblemCode::PayloadTooLarge, &["100001 keys", "at most 100000"]);
-    }
-
-    proptest! {
-        #[test]
-        fn keys_come_through_byte_for_byte_in_order_and_once(texts in prop::collection::vec("\\PC{1,8}|[ab]", 1..60)) {
-            let body = serde_json::json!({ "objectKeys": texts }).to_string();
-            let request = parse(body.as_bytes()).unwrap();
-            let mut expected: Vec<&String> = Vec::new();
-            for text in &texts {
-                if !expected.contains(&text) {
-                    expected.push(text);
-                }
-            }
-            prop_assert_eq!(request.keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), expected);
-            prop_assert_eq!(request.keys.len() + request.duplicates_removed, texts.len());
-        }
-    }
+    Problem::new(ProblemCode::MalformedRequest, format!("The body {what}: {text}."))
 }

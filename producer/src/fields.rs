@@ -12,16 +12,24 @@ use crate::wire::Text;
 const BYTES_MAX: usize = 65_536;
 
 /// Reads the body of a call that takes a few fields: 413 when it is far too long, 400 when it broke off.
-pub(crate) async fn read_small(body: impl Body) -> Result<Vec<u8>, Problem> {
-    body.read(BYTES_MAX).await.map_err(|error| match error {
-        BodyError::TooLarge => {
-            let detail = format!("The body has more than {BYTES_MAX} bytes. This call takes a few fields.");
-            Problem::new(ProblemCode::PayloadTooLarge, detail)
+pub(crate) async fn read_small(mut body: impl Body) -> Result<Vec<u8>, Problem> {
+    let mut buffer = Vec::new();
+    loop {
+        let room = BYTES_MAX - buffer.len();
+        match body.read(&mut buffer, room).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(buffer),
+            Err(BodyError::TooLarge) => {
+                let detail =
+                    format!("The body has more than {BYTES_MAX} bytes. This call takes a few fields.");
+                return Err(Problem::new(ProblemCode::PayloadTooLarge, detail));
+            }
+            Err(BodyError::Broken) => {
+                let detail = "The body broke off. Send the request again.";
+                return Err(Problem::new(ProblemCode::MalformedRequest, detail));
+            }
         }
-        BodyError::Broken => {
-            Problem::new(ProblemCode::MalformedRequest, "The body broke off. Send the request again.")
-        }
-    })
+    }
 }
 
 /// A body as text. All JSON is read as text here: a deserializer for bytes would be another one in the wasm.

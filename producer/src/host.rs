@@ -7,4 +7,7 @@ pub trait Host: Log {
 
     /// 128 bits from a cryptographic source.
     fn random(&self) -> u128;
+
+    /// Waits.
+    fn sleep(&self, millis: u64) -> impl Future<Output = ()>;
 }

@@ -11,6 +11,8 @@ pub struct Request<B> {
     pub authorization: Option<String>,
     /// `Content-Type`.
     pub content_type: Option<String>,
+    /// `Content-Length`: none where the body comes in pieces of unknown number.
+    pub content_length: Option<usize>,
     /// `Content-Encoding`.
     pub content_encoding: Option<String>,
     /// `Idempotency-Key`.
@@ -21,20 +23,20 @@ pub struct Request<B> {
     pub body: B,
 }
 
-/// A body that can be read once.
+/// A body that can be read once. Whoever sends it is told that nobody wants the rest when it is dropped before its end.
 pub trait Body {
-    /// Reads it whole, up to `limit` bytes.
+    /// Puts its next bytes behind what is in `buffer`; `false` at its end.
     ///
     /// # Errors
     ///
-    /// [`BodyError`].
-    fn read(self, limit: usize) -> impl Future<Output = Result<Vec<u8>, BodyError>>;
+    /// [`BodyError`], also when the next bytes are more than `room`: none of them are put there then.
+    fn read(&mut self, buffer: &mut Vec<u8>, room: usize) -> impl Future<Output = Result<bool, BodyError>>;
 }
 
 /// Why a body could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// It has more bytes than the limit.
+    /// It has more bytes than there is room for.
     TooLarge,
     /// The connection broke, or the client stopped sending.
     Broken,

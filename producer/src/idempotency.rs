@@ -1,8 +1,6 @@
 use ledger::{EarlierRequest, Idempotency, PartRef, ProducerLedger, Sending};
-use sha2::{Digest, Sha256};
 
 use crate::auth::Principal;
-use crate::hex::to_hex;
 use crate::host::Host;
 use crate::http::Response;
 use crate::problem::{Problem, ProblemCode};
@@ -20,7 +18,7 @@ const KEY_BYTES_MAX: usize = 255;
 /// standard has it (draft-ietf-httpapi-idempotency-key-header). Both spellings are one key.
 ///
 /// 400 for anything else.
-pub(crate) fn parse(header: &str, body: &[u8]) -> Result<Idempotency, Problem> {
+pub(crate) fn parse(header: &str) -> Result<String, Problem> {
     let invalid = || {
         let detail = format!(
             "The Idempotency-Key is not 1 to {KEY_BYTES_MAX} printable ASCII characters, bare or quoted."
@@ -36,8 +34,7 @@ pub(crate) fn parse(header: &str, body: &[u8]) -> Result<Idempotency, Problem> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX || !printable {
         return Err(invalid());
     }
-    let fingerprint = to_hex(&Sha256::digest(body));
-    Ok(Idempotency { key, fingerprint })
+    Ok(key)
 }
 
 /// The text of a structured field's string, after its first quote. Only quotes and backslashes are escaped in one.
@@ -116,18 +113,11 @@ mod tests {
             (r#""say \"x\" \\""#, r#"say "x" \"#),
             (r#"a"b"#, r#"a"b"#),
         ] {
-            assert_eq!(parse(header, b"").map(|idempotency| idempotency.key), Ok(key.to_owned()), "{header}");
+            assert_eq!(parse(header), Ok(key.to_owned()), "{header}");
         }
-        assert!(parse(&"k".repeat(255), b"").is_ok());
+        assert!(parse(&"k".repeat(255)).is_ok());
         for header in ["", "  ", "\"\"", "\"a", "\"a\"b", r#""a\b""#, "é", "a\tb", &"k".repeat(256)] {
-            assert!(parse(header, b"").is_err(), "{header}");
+            assert!(parse(header).is_err(), "{header}");
         }
-    }
-
-    #[test]
-    fn the_fingerprint_tells_bodies_apart() {
-        let fingerprint = |body: &[u8]| parse("k", body).unwrap().fingerprint;
-        assert_eq!(fingerprint(b"a"), fingerprint(b"a"));
-        assert_ne!(fingerprint(b"a"), fingerprint(b"a "));
     }
 }

@@ -1,15 +1,13 @@
-use std::borrow::Cow;
-
 use ledger::{DeletionFilter, DeletionPage, ProducerLedger};
-use percent_encoding::percent_decode_str;
 use protocol::{DeletionId, State};
 
 use crate::auth::{Principal, digest};
 use crate::host::Host;
 use crate::http::Response;
-use crate::labels::{is_name, wrong_value};
+use crate::labels;
 use crate::page::{Page, invalid};
 use crate::problem::Problem;
+use crate::query;
 use crate::view::{DeletionView, DeletionsView};
 
 /// `GET /v1/deletions`: 200 with a page of the deletions that the caller may see, newest first; 422 for the query.
@@ -41,44 +39,22 @@ const PARAMETERS: &str = "no parameter of this call; it takes state, label.NAME,
 /// Reads `state`, any number of `label.NAME` and the page out of a query; each at most once.
 fn parse(query: &str) -> Result<(DeletionFilter<'_>, Page), Problem> {
     let (mut filter, mut page) = (DeletionFilter::default(), Page::default());
-    let mut seen = Vec::new();
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let name = decode(name).ok_or_else(|| invalid("", PARAMETERS))?;
-        let value = decode(value).ok_or_else(|| invalid(&name, "UTF-8 behind the percent signs"))?;
-        if name == "state" {
-            let state = State::from_text(&value).ok_or_else(|| invalid(&name, STATES))?;
-            filter.state = Some(state);
-        } else if let Some(label) = name.strip_prefix("label.") {
-            if !is_name(label) {
-                return Err(invalid(&name, "a label's name of 1 to 64 characters of A-Z a-z 0-9 _ . -"));
+    query::read(query, |name, value| {
+        match name {
+            "state" => {
+                let state = State::from_text(&value).ok_or_else(|| invalid(name, STATES))?;
+                filter.state = Some(state);
             }
-            if wrong_value(&value).is_some() {
-                return Err(invalid(&name, "a value of at most 512 bytes"));
-            }
-            filter.labels.insert(label.to_owned(), value.into_owned());
-        } else if !page.take(&name, &value)? {
-            return Err(invalid(&name, PARAMETERS));
+            _ if labels::take_parameter(name, &value, &mut filter.labels)? => {}
+            _ if page.take(name, &value)? => {}
+            _ => return Err(invalid(name, PARAMETERS)),
         }
-        if seen.contains(&name) {
-            return Err(invalid(&name, "the parameter once"));
-        }
-        seen.push(name);
-    }
+        Ok(())
+    })?;
     Ok((filter, page))
 }
 
 const STATES: &str = "one of queued, running, cancelling, succeeded, failed and cancelled";
-
-/// A part of a query as it was meant, a `+` being a space as HTML forms and most clients write it. `None` when it is no
-/// UTF-8.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return Some(Cow::Borrowed(text));
-    }
-    let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8().ok().map(|text| Cow::Owned(text.into_owned()))
-}
 
 fn read_token(token: &str, filter: &DeletionFilter<'_>) -> Result<DeletionId, Problem> {
     let (given_for, id) = token.split_once('.').ok_or_else(Page::foreign_token)?;

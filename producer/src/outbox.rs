@@ -49,6 +49,11 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         Self { ledger, upload, part, packer, bodies, bytes: 0, pieces: 0, chunk_keys }
     }
 
+    /// Says which fence the messages have, before the first key is taken in.
+    pub(crate) fn set_fence(&mut self, fence: Fence) {
+        self.packer.set_fence(fence);
+    }
+
     /// Takes in a key, which MUST NOT have been there before. Whenever a row is full: *await* writes it.
     pub(crate) async fn push(&mut self, key: &ObjectKey<'_>) -> Result<(), LedgerError> {
         match self.packer.push(key) {
@@ -66,10 +71,15 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         Ok(FilledOutbox { pieces: self.pieces, last, chunk_keys: mem::take(&mut self.chunk_keys) })
     }
 
-    /// *await* Removes what was written, because the part will not be.
+    /// *await* Removes what was written, because the part will not be. What fails, upkeep does in a day.
+    ///
+    /// MUST NOT be called when writing the part down failed, because that may yet be carried out.
     pub(crate) async fn discard(self, host: &impl Host) {
-        if self.pieces > 0 {
-            discard(self.upload, self.ledger, host).await;
+        if self.pieces == 0 {
+            return;
+        }
+        if let Err(error) = self.ledger.discard_outbox(self.upload).await {
+            host.emit(&Event::LedgerFailed { operation: "discard_outbox", cause: &error.cause });
         }
     }
 
@@ -95,13 +105,5 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         let first_chunk = part.first_chunk() + before;
         self.ledger.fill_outbox(&OutboxPiece { upload, part, piece, first_chunk, messages: &bodies }).await?;
         Ok(bodies)
-    }
-}
-
-/// *await* Removes the messages that a request has brought for a part that is not written down and never will be. What fails,
-/// upkeep does in a day.
-pub(crate) async fn discard(upload: &RequestId, ledger: &impl ProducerLedger, host: &impl Host) {
-    if let Err(error) = ledger.discard_outbox(upload).await {
-        host.emit(&Event::LedgerFailed { operation: "discard_outbox", cause: &error.cause });
     }
 }

@@ -29,6 +29,7 @@ pub(crate) enum ProblemCode {
     NotFound,
     MethodNotAllowed,
     NotAcceptable,
+    RequestTimeout,
     PayloadTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -39,6 +40,7 @@ pub(crate) enum ProblemCode {
     PartsIncomplete,
     RateLimited,
     QueueOverloaded,
+    Overloaded,
     QueueUnavailable,
     LedgerUnavailable,
     NotConfigured,
@@ -48,7 +50,7 @@ pub(crate) enum ProblemCode {
 /// One thing that is wrong in a request.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FieldError {
-    /// A JSON Pointer into the body as a URI fragment, or `?name` for a query parameter.
+    /// A JSON Pointer into the body as a URI fragment, `line 17` of an NDJSON body, or `?name` for a query parameter.
     pub(crate) pointer: String,
     /// What is wrong, and what would be right.
     pub(crate) detail: String,
@@ -69,6 +71,7 @@ impl ProblemCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotAcceptable => "not_acceptable",
+            Self::RequestTimeout => "request_timeout",
             Self::PayloadTooLarge => "payload_too_large",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::ValidationFailed => "validation_failed",
@@ -79,6 +82,7 @@ impl ProblemCode {
             Self::PartsIncomplete => "parts_incomplete",
             Self::RateLimited => "rate_limited",
             Self::QueueOverloaded => "queue_overloaded",
+            Self::Overloaded => "overloaded",
             Self::QueueUnavailable => "queue_unavailable",
             Self::LedgerUnavailable => "ledger_unavailable",
             Self::NotConfigured => "not_configured",
@@ -94,6 +98,7 @@ impl ProblemCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::NotAcceptable => 406,
+            Self::RequestTimeout => 408,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::ValidationFailed | Self::IdempotencyKeyReused => 422,
@@ -102,7 +107,11 @@ impl ProblemCode {
             | Self::DeletionCancelled
             | Self::PartsIncomplete => 409,
             Self::RateLimited | Self::QueueOverloaded => 429,
-            Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => 503,
+            Self::Overloaded
+            | Self::QueueUnavailable
+            | Self::LedgerUnavailable
+            | Self::NotConfigured
+            | Self::NotReady => 503,
         }
     }
 
@@ -114,6 +123,7 @@ impl ProblemCode {
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::NotAcceptable => "Not Acceptable",
+            Self::RequestTimeout => "Request Timeout",
             Self::PayloadTooLarge => "Content Too Large",
             Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ValidationFailed | Self::IdempotencyKeyReused => "Unprocessable Content",
@@ -122,19 +132,23 @@ impl ProblemCode {
             | Self::DeletionCancelled
             | Self::PartsIncomplete => "Conflict",
             Self::RateLimited | Self::QueueOverloaded => "Too Many Requests",
-            Self::QueueUnavailable | Self::LedgerUnavailable | Self::NotConfigured | Self::NotReady => {
-                "Service Unavailable"
-            }
+            Self::Overloaded
+            | Self::QueueUnavailable
+            | Self::LedgerUnavailable
+            | Self::NotConfigured
+            | Self::NotReady => "Service Unavailable",
         }
     }
 
     /// Whether the same request may succeed later without anybody changing anything about it.
     pub(crate) fn retryable(self) -> bool {
         match self {
-            Self::RequestInProgress
+            Self::RequestTimeout
+            | Self::RequestInProgress
             | Self::DeletionNotFinal
             | Self::RateLimited
             | Self::QueueOverloaded
+            | Self::Overloaded
             | Self::QueueUnavailable
             | Self::LedgerUnavailable
             | Self::NotReady => true,

@@ -11,7 +11,7 @@ use crate::fields::{Fields, read_small};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::idempotency::SENDING_MS;
-use crate::outbox::{FilledOutbox, OutboxWriter, discard};
+use crate::outbox::{FilledOutbox, OutboxWriter};
 use crate::page::refuse_all;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
@@ -187,7 +187,7 @@ async fn send_again(
         },
     };
     if !ledger.admit_redrive(&redrive).await.map_err(|error| Problem::ledger(&error))? {
-        discard(request_id, *ledger, *host).await;
+        outbox.discard(*host).await;
         return Ok(0);
     }
     let (keys, messages) = (redrive.part.keys(), filled.chunk_keys.len());

@@ -10,12 +10,14 @@ use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::keys::KeyList;
 use crate::list;
+use crate::memory::MemoryBudget;
 use crate::openapi::read_description;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
 use crate::redrive;
+use crate::scope::Scope;
 use crate::seal::seal;
 use crate::stats;
 
@@ -32,6 +34,8 @@ pub struct Ports<'a, L, Q, R, A, H> {
     pub assets: &'a A,
     /// The machine.
     pub host: &'a H,
+    /// The memory that all requests share.
+    pub memory: &'a MemoryBudget,
     /// The configuration, or what is wrong with it.
     pub config: Result<&'a Config, &'a str>,
 }
@@ -193,7 +197,7 @@ where
     H: Host,
     B: Body,
 {
-    let Ports { ledger, queue, limiter, assets, host, config } = ports;
+    let Ports { ledger, queue, limiter, assets, host, config, .. } = ports;
     let (roles, call) = match route.access {
         Access::Open(OpenCall::Healthz) => return Ok(healthz()),
         Access::Open(OpenCall::ReadDescription) => return read_description(*assets).await,
@@ -206,7 +210,7 @@ where
     principal.require_any(roles)?;
     match call {
         Call::CreateDeletion => {
-            accept(request, principal, protected, request_id, *ledger, *queue, *host).await
+            accept(request, query, Scope { principal, protected }, request_id, ports).await
         }
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion => read::deletion(id, principal, *ledger, *host).await,

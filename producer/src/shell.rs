@@ -1,6 +1,8 @@
 //! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
 
-use js_sys::{Array, Function, JSON, Object, Reflect, Uint8Array};
+use std::time::Duration;
+
+use js_sys::{Array, Function, JSON, Object, Promise, Reflect, Uint8Array};
 use ledger::{Binding, D1, SqlLedger};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -10,11 +12,11 @@ use web_sys::{
     Headers, ReadableStream, ReadableStreamDefaultReader, ReadableStreamReadResult, ResponseInit,
     TransformStream, WritableStreamDefaultWriter,
 };
-use worker::{Date, Env};
+use worker::{Date, Delay, Env};
 
 use crate::{
-    Assets, Body, BodyError, Config, Host, KeyPages, Ports, Queue, RateLimiter, Request, Response,
-    ResponseBody, Settings, answer, upkeep,
+    Assets, Body, BodyError, Config, Host, KeyPages, MemoryBudget, Ports, Queue, RateLimiter, Request,
+    Response, ResponseBody, Settings, answer, upkeep,
 };
 
 /// The fetch handler.
@@ -27,23 +29,48 @@ use crate::{
 /// None but that the runtime can make no response at all: there is an answer to everything.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub async fn fetch(
+pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<Promise, JsValue> {
+    let waiting = context.clone();
+    let answered =
+        future_to_promise(async move { respond(request, &env, &context).await.map(JsValue::from) });
+    // Whoever asked may go away. The runtime would leave the request where it is then, with the memory that it holds, which
+    // nobody would ever give back; so it is let come to its end.
+    wait_until(&waiting, &answered)?;
+    Ok(answered)
+}
+
+async fn respond(
     request: web_sys::Request,
-    env: Env,
-    context: JsValue,
+    env: &Env,
+    context: &JsValue,
 ) -> Result<web_sys::Response, JsValue> {
-    let Some((queue, ledger)) = bindings(&env) else {
+    let Some((queue, ledger)) = bindings(env) else {
         return write(text(503, "A binding of the producer is missing."), no_stream);
     };
-    let limiter = Limiter(Binding::find_any(&env, "RATE_LIMIT"));
-    let config = settings(&env).and_then(|settings| Config::parse(&settings));
+    let limiter = Limiter(Binding::find_any(env, "RATE_LIMIT"));
+    let config = settings(env).and_then(|settings| Config::parse(&settings));
     let config = config.as_ref().map_err(String::as_str);
-    let assets = Files(Binding::find_any(&env, "ASSETS"));
-    let ports =
-        Ports { ledger: &ledger, queue: &queue, limiter: &limiter, assets: &assets, host: &Runtime, config };
+    let assets = Files(Binding::find_any(env, "ASSETS"));
+    let ports = Ports {
+        ledger: &ledger,
+        queue: &queue,
+        limiter: &limiter,
+        assets: &assets,
+        host: &Runtime,
+        memory: &MEMORY,
+        config,
+    };
     let response = answer(read(request), &ports).await;
-    write(response, |pages| stream(pages, ledger, &context))
+    write(response, |pages| stream(pages, ledger, context))
         .or_else(|_| write(text(500, "INTERNAL SERVER ERROR"), no_stream))
+}
+
+/// What is left of an isolate's 128 MB by everything else: the Workers' code, what JavaScript holds, and all other calls.
+static MEMORY: MemoryBudget = MemoryBudget::new(80_000_000);
+
+fn wait_until(context: &JsValue, promise: &Promise) -> Result<(), JsValue> {
+    let wait_until: Function = Reflect::get(context, &JsValue::from_str("waitUntil"))?.dyn_into()?;
+    wait_until.call1(context, promise).map(drop)
 }
 
 /// The cron trigger's handler.
@@ -100,10 +127,11 @@ fn read(request: web_sys::Request) -> Request<Incoming> {
         target: target(&request.url()),
         authorization: header("Authorization"),
         content_type: header("Content-Type"),
+        content_length: header("Content-Length").and_then(|length| length.parse().ok()),
         content_encoding: header("Content-Encoding"),
         idempotency_key: header("Idempotency-Key"),
         accept: header("Accept"),
-        body: Incoming(request),
+        body: Incoming { request, reader: None },
     }
 }
 
@@ -144,8 +172,7 @@ fn stream(pages: KeyPages, ledger: SqlLedger<D1>, context: &JsValue) -> Result<R
         write_pages(pages, &ledger, &writer).await;
         Ok(JsValue::UNDEFINED)
     });
-    let wait_until: Function = Reflect::get(context, &JsValue::from_str("waitUntil"))?.dyn_into()?;
-    wait_until.call1(context, &written)?;
+    wait_until(context, &written)?;
     Ok(pipe.readable())
 }
 
@@ -178,23 +205,54 @@ fn no_stream(_: KeyPages) -> Result<ReadableStream, JsValue> {
     Err(JsValue::NULL)
 }
 
-struct Incoming(web_sys::Request);
+struct Incoming {
+    request: web_sys::Request,
+    /// Of the body's stream, from the first read to the end of the body.
+    reader: Option<ReadableStreamDefaultReader>,
+}
+
+impl Incoming {
+    fn reader(&mut self) -> Result<Option<&ReadableStreamDefaultReader>, JsValue> {
+        if self.reader.is_none() {
+            // A request without a body has no stream.
+            let Some(stream) = self.request.body() else { return Ok(None) };
+            self.reader = Some(ReadableStreamDefaultReader::new(&stream)?);
+        }
+        Ok(self.reader.as_ref())
+    }
+
+    async fn next(&mut self) -> Result<Option<Uint8Array>, JsValue> {
+        let Some(reader) = self.reader()? else { return Ok(None) };
+        let chunk = next_chunk(reader).await?;
+        if chunk.is_none() {
+            self.reader = None;
+        }
+        Ok(chunk)
+    }
+}
 
 impl Body for Incoming {
-    async fn read(self, limit: usize) -> Result<Vec<u8>, BodyError> {
-        let mut body = Vec::new();
-        // A request without a body has no stream.
-        let Some(stream) = self.0.body() else { return Ok(body) };
-        let reader = ReadableStreamDefaultReader::new(&stream).map_err(|_| BodyError::Broken)?;
-        while let Some(chunk) = next_chunk(&reader).await.map_err(|_| BodyError::Broken)? {
-            if body.len() + chunk.length() as usize > limit {
-                // Nobody waits for it, and that it may fail is heard by the future, or the runtime would log it.
-                drop(JsFuture::from(reader.cancel()));
-                return Err(BodyError::TooLarge);
-            }
-            body.extend_from_slice(&chunk.to_vec());
+    async fn read(&mut self, buffer: &mut Vec<u8>, room: usize) -> Result<bool, BodyError> {
+        let chunk = self.next().await.map_err(|_| BodyError::Broken)?;
+        let Some(chunk) = chunk else { return Ok(false) };
+        let (start, length) = (buffer.len(), chunk.length() as usize);
+        if length > room {
+            return Err(BodyError::TooLarge);
         }
-        Ok(body)
+        buffer.resize(start + length, 0);
+        if let Some(place) = buffer.get_mut(start..) {
+            chunk.copy_to(place);
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(reader) = &self.reader {
+            // Nobody waits for it, and that it may fail is heard by the future, or the runtime would log it.
+            drop(JsFuture::from(reader.cancel()));
+        }
     }
 }
 
@@ -281,6 +339,10 @@ impl Host for Runtime {
         // The runtime's source of randomness does not fail; ids would still be unique by their time if it did.
         let _ = getrandom::fill(&mut bytes);
         u128::from_le_bytes(bytes)
+    }
+
+    async fn sleep(&self, millis: u64) {
+        Delay::from(Duration::from_millis(millis)).await;
     }
 }
 

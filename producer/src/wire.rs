@@ -6,18 +6,29 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use protocol::Fence;
+use protocol::limits::REQUEST_KEYS_MAX;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::labels::LabelsJson;
 
-/// What a request says, of the right types and nothing more.
+/// What a request says: of the right types, but for the keys and the labels, and nothing more.
 #[derive(Default)]
 pub(crate) struct WireRequest<'a> {
-    pub(crate) object_keys: Vec<Text<'a>>,
+    pub(crate) object_keys: WireKeys<'a>,
     pub(crate) delay_seconds: u32,
     pub(crate) fence: Fence,
     pub(crate) labels: LabelsJson<'a>,
+}
+
+/// The elements of `objectKeys`, whatever they are.
+#[derive(Default)]
+pub(crate) struct WireKeys<'a> {
+    /// The first of them, no more than are allowed: a body of 16 MB could have millions.
+    pub(crate) first: Vec<&'a RawValue>,
+    /// How many there are.
+    pub(crate) count: usize,
 }
 
 const OBJECT_KEYS: &str = "objectKeys";
@@ -116,7 +127,7 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
 struct KeysSeed<'p>(&'p Place);
 
 impl<'de> DeserializeSeed<'de> for KeysSeed<'_> {
-    type Value = Vec<Text<'de>>;
+    type Value = WireKeys<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -124,18 +135,21 @@ impl<'de> DeserializeSeed<'de> for KeysSeed<'_> {
 }
 
 impl<'de> Visitor<'de> for KeysSeed<'_> {
-    type Value = Vec<Text<'de>>;
+    type Value = WireKeys<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a sequence of object keys")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
-        let mut keys = Vec::new();
+        let mut keys = WireKeys::default();
         self.0.element.set(Some(0));
         while let Some(key) = sequence.next_element()? {
-            keys.push(key);
-            self.0.element.set(Some(keys.len()));
+            if keys.count < REQUEST_KEYS_MAX {
+                keys.first.push(key);
+            }
+            keys.count += 1;
+            self.0.element.set(Some(keys.count));
         }
         self.0.element.set(None);
         Ok(keys)

@@ -33,6 +33,11 @@ impl Packer {
         Self { chunk: first_chunk, requested_at, fence, open: None }
     }
 
+    /// Says which fence the messages have that are opened from now on.
+    pub fn set_fence(&mut self, fence: Fence) {
+        self.fence = fence;
+    }
+
     /// Takes in a key, which MUST NOT have been there before. Answers with the message that it had no room in, if one is
     /// full.
     pub fn push(&mut self, key: &ObjectKey<'_>) -> Option<Packed> {

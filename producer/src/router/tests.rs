@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::http::BodyError;
 use crate::openapi::tests::Description;
 
+mod bodies;
 mod reads;
 mod redrive;
 
@@ -36,6 +37,10 @@ impl Host for FakeHost {
     fn random(&self) -> u128 {
         self.random.set(self.random.get() + 1);
         self.random.get()
+    }
+
+    async fn sleep(&self, millis: u64) {
+        self.now.set(self.now.get() + millis);
     }
 }
 
@@ -73,9 +78,16 @@ impl Queue for FakeQueue {
     }
 }
 
+/// A body that comes in a few pieces.
 impl Body for Vec<u8> {
-    async fn read(self, limit: usize) -> Result<Self, BodyError> {
-        if self.len() > limit { Err(BodyError::TooLarge) } else { Ok(self) }
+    async fn read(&mut self, buffer: &mut Self, room: usize) -> Result<bool, BodyError> {
+        let rest = self.split_off(self.len().min(1_000.max(self.len() / 4)));
+        let next = std::mem::replace(self, rest);
+        if next.len() > room {
+            return Err(BodyError::TooLarge);
+        }
+        buffer.extend_from_slice(&next);
+        Ok(!next.is_empty())
     }
 }
 
@@ -114,6 +126,7 @@ struct World {
     ledger: SqlLedger<SqliteDatabase>,
     limiter: FakeLimiter,
     assets: FakeAssets,
+    memory: MemoryBudget,
     config: Result<Config, String>,
 }
 
@@ -137,6 +150,7 @@ impl World {
             ledger: SqlLedger::new(SqliteDatabase::in_memory().unwrap()),
             limiter: FakeLimiter::default(),
             assets: FakeAssets(Some(r#"{"openapi":"3.1.1","info":{},"paths":{}}"#)),
+            memory: MemoryBudget::new(24_000_000),
             config: Config::parse(&settings()),
         }
     }
@@ -148,6 +162,7 @@ impl World {
             limiter: &self.limiter,
             assets: &self.assets,
             host: &self.host,
+            memory: &self.memory,
             config: self.config.as_ref().map_err(String::as_str),
         }
     }
@@ -235,11 +250,17 @@ fn world_with(tokens: &[(&str, Value)]) -> World {
 }
 
 fn request(method: &str, target: &str, body: Vec<u8>) -> Request<Vec<u8>> {
+    Request { content_length: Some(body.len()), ..request_of(method, target, body) }
+}
+
+/// A request that does not say how long its body is.
+fn request_of<B>(method: &str, target: &str, body: B) -> Request<B> {
     Request {
         method: method.to_owned(),
         target: target.to_owned(),
         authorization: Some("Bearer s3cret".to_owned()),
         content_type: Some("application/json; charset=utf-8".to_owned()),
+        content_length: None,
         content_encoding: None,
         idempotency_key: None,
         accept: None,

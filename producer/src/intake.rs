@@ -1,0 +1,240 @@
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use protocol::ObjectKey;
+use protocol::limits::REQUEST_KEYS_MAX;
+use siphasher::sip128::SipHasher13;
+
+use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
+use crate::scope::{Forbidden, Scope};
+use crate::wire::Text;
+
+/// Takes in the keys of a request as they come, one after another, and says of each whether it is to be deleted.
+///
+/// Nothing is accepted of a request that is not right as a whole: once anything is wrong the keys are only looked at, to tell
+/// all that is.
+#[derive(Debug)]
+pub(crate) struct Intake<'a> {
+    scope: Scope<'a>,
+    place: Place,
+    seen: SeenKeys,
+    /// How many keys were named.
+    asked: usize,
+    duplicates: usize,
+    invalid: Findings,
+    protected: Findings,
+    not_allowed: Findings,
+}
+
+/// How an error says which key it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// As an element of `objectKeys`, from 0.
+    Element,
+    /// As a line, from 1.
+    Line,
+}
+
+impl<'a> Intake<'a> {
+    /// Of a request by somebody who may delete what is in `scope`. `secret` is a random number that nobody else knows.
+    pub(crate) fn new(scope: Scope<'a>, place: Place, secret: u128) -> Self {
+        let (invalid, protected, not_allowed) =
+            (Findings::default(), Findings::default(), Findings::default());
+        Self {
+            scope,
+            place,
+            seen: SeenKeys::new(secret),
+            asked: 0,
+            duplicates: 0,
+            invalid,
+            protected,
+            not_allowed,
+        }
+    }
+
+    /// Takes in a JSON text that should be a key, which is at this place of the request. The key comes back when it is to be
+    /// deleted: when it has not been there before, and nothing is wrong so far.
+    pub(crate) fn take<'k>(&mut self, json: &'k [u8], at: usize) -> Option<ObjectKey<'k>> {
+        self.asked += 1;
+        if self.asked > REQUEST_KEYS_MAX {
+            return None;
+        }
+        match read_key(json) {
+            Ok(key) => self.admit(key, at),
+            Err(detail) => {
+                self.invalid.add(|| self.place.error(at, detail));
+                None
+            }
+        }
+    }
+
+    /// Notes a text that is no key.
+    pub(crate) fn refuse(&mut self, at: usize, detail: &str) {
+        self.asked += 1;
+        self.invalid.add(|| self.place.error(at, detail.to_owned()));
+    }
+
+    /// What was taken in, or what is wrong with it: 413, 422 or 403.
+    pub(crate) fn finish(self) -> Result<Taken, Problem> {
+        let Self { asked, duplicates, invalid, protected, not_allowed, place, .. } = self;
+        if asked == 0 {
+            let (pointer, detail) = (place.all(), "name at least one key".to_owned());
+            let errors = vec![FieldError { pointer, detail }];
+            return Err(Problem::validation("The request names no key.", errors));
+        }
+        if asked > REQUEST_KEYS_MAX {
+            return Err(too_many(asked));
+        }
+        invalid.into_result(ProblemCode::ValidationFailed, "invalid")?;
+        // What is protected is said before what the token may not delete: no other token would help.
+        protected.into_result(ProblemCode::KeyProtected, "protected")?;
+        let not_allowed =
+            not_allowed.into_result(ProblemCode::KeyNotAllowed, "outside of what the token may delete");
+        not_allowed.map_err(|problem| problem.with_challenge(", error=\"insufficient_scope\""))?;
+        Ok(Taken { keys: asked - duplicates, duplicates })
+    }
+
+    fn admit<'k>(&mut self, key: ObjectKey<'k>, at: usize) -> Option<ObjectKey<'k>> {
+        let Some(forbidden) = self.scope.forbid(&key) else {
+            return Some(key).filter(|key| self.is_clean() && self.is_new(key));
+        };
+        let findings = match forbidden {
+            Forbidden::Protected => &mut self.protected,
+            Forbidden::NotAllowed => &mut self.not_allowed,
+        };
+        findings.add(|| self.place.error(at, forbidden.detail().to_owned()));
+        None
+    }
+
+    fn is_new(&mut self, key: &ObjectKey<'_>) -> bool {
+        let is_new = self.seen.insert(key);
+        self.duplicates += usize::from(!is_new);
+        is_new
+    }
+
+    fn is_clean(&self) -> bool {
+        self.invalid.count + self.protected.count + self.not_allowed.count == 0
+    }
+}
+
+/// 413 for so many keys.
+pub(crate) fn too_many(asked: usize) -> Problem {
+    let detail = format!(
+        "The request names {asked} keys, and one request takes at most {REQUEST_KEYS_MAX}. Send several requests."
+    );
+    Problem::new(ProblemCode::PayloadTooLarge, detail)
+}
+
+impl Place {
+    fn error(self, at: usize, detail: String) -> FieldError {
+        let pointer = match self {
+            Self::Element => format!("#/objectKeys/{at}"),
+            Self::Line => format!("line {at}"),
+        };
+        FieldError { pointer, detail }
+    }
+
+    /// Where all the keys are.
+    fn all(self) -> String {
+        match self {
+            Self::Element => "#/objectKeys".to_owned(),
+            Self::Line => "line 1".to_owned(),
+        }
+    }
+}
+
+/// What a request has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// How many keys are to be deleted: one at least.
+    pub(crate) keys: usize,
+    /// How many duplicates were left out.
+    pub(crate) duplicates: usize,
+}
+
+/// One kind of thing that is wrong with keys: the first of them are listed, and all are counted.
+#[derive(Debug, Default)]
+struct Findings {
+    count: usize,
+    listed: Vec<FieldError>,
+}
+
+impl Findings {
+    fn add(&mut self, error: impl FnOnce() -> FieldError) {
+        self.count += 1;
+        if self.listed.len() < ERRORS_LISTED_MAX {
+            self.listed.push(error());
+        }
+    }
+
+    fn into_result(self, code: ProblemCode, what: &str) -> Result<(), Problem> {
+        let Self { count, listed } = self;
+        if count == 0 {
+            return Ok(());
+        }
+        let are = if count == 1 { "is" } else { "are" };
+        let first =
+            if count > listed.len() { format!(", the first {} listed", listed.len()) } else { String::new() };
+        let detail = format!("{count} of the keys {are} {what}{first}. Nothing was accepted.");
+        Err(Problem::new(code, detail).with_errors(listed))
+    }
+}
+
+fn read_key(json: &[u8]) -> Result<ObjectKey<'_>, String> {
+    // As text, as all JSON here; a line is looked at alone, so that its number is known.
+    let json = std::str::from_utf8(json).map_err(|_| "expected UTF-8".to_owned())?;
+    let Text(text) = serde_json::from_str(json).map_err(|error| explain(&error))?;
+    ObjectKey::parse(text).map_err(|error| error.to_string())
+}
+
+/// What is wrong with a text that is no JSON string. The line that serde counts from is this text alone.
+fn explain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    if error.is_data() {
+        what.to_owned()
+    } else {
+        format!("expected a JSON string; {what} at column {}", error.column())
+    }
+}
+
+/// The keys that were there before, as hashes of 128 bits: the keys themselves could be 16 MB.
+///
+/// Two keys of one hash would be taken for one, and the second would not be deleted. With `SipHash` under a secret that is drawn
+/// for each request nobody can look for such keys, and among 100,000 there are two by chance in one request of 7 * 10^28
+/// (100,000² / 2^129).
+#[derive(Debug)]
+struct SeenKeys {
+    hasher: SipHasher13,
+    hashes: HashSet<u128, BuildHasherDefault<FirstBits>>,
+}
+
+impl SeenKeys {
+    fn new(secret: u128) -> Self {
+        Self { hasher: SipHasher13::new_with_key(&secret.to_le_bytes()), hashes: HashSet::default() }
+    }
+
+    /// Adds a key; `false` when it was there before.
+    fn insert(&mut self, key: &ObjectKey<'_>) -> bool {
+        self.hashes.insert(self.hasher.hash(key.as_str().as_bytes()).as_u128())
+    }
+}
+
+/// What is a hash already is not hashed again.
+#[derive(Debug, Default)]
+struct FirstBits(u64);
+
+impl Hasher for FirstBits {
+    fn write_u128(&mut self, hash: u128) {
+        // OK because the other half is as random.
+        #[expect(clippy::cast_possible_truncation, reason = "half of the bits are plenty to find a place by")]
+        let bits = hash as u64;
+        self.0 = bits;
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

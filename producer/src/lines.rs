@@ -1,0 +1,132 @@
+use protocol::limits::KEY_BYTES_MAX;
+
+/// Longest line, in bytes: no key is longer, all of it escaped (`\u00e9`), quoted and with some space around.
+const LINE_BYTES_MAX: usize = KEY_BYTES_MAX * 6 + 100;
+
+/// Cuts what has been read of an NDJSON body into its lines. Of a line that is not whole yet it leaves no more in memory than
+/// a key can be long.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    /// How many lines have been taken.
+    taken: usize,
+    /// The beginning of the line at hand was too long, and is thrown away.
+    is_too_long: bool,
+}
+
+/// A line, by its number from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// What is on it; not empty.
+    Text(usize, &'a [u8]),
+    /// It is longer than any key.
+    TooLong(usize),
+}
+
+impl Lines {
+    /// The first whole line of `bytes` that has something on it, and how many bytes have been looked at, with those empty
+    /// ones before it; `None` when there is no such line yet.
+    pub(crate) fn next<'b>(&mut self, bytes: &'b [u8]) -> (Option<Line<'b>>, usize) {
+        let mut start = 0;
+        while let Some(rest) = bytes.get(start..)
+            && let Some(length) = rest.iter().position(|&byte| byte == b'\n')
+        {
+            start += length + 1;
+            if let Some(line) = self.take(rest.get(..length).unwrap_or_default()) {
+                return (Some(line), start);
+            }
+        }
+        (None, start)
+    }
+
+    /// Throws away what cannot become a key, of the beginning of a line that is left.
+    pub(crate) fn shorten(&mut self, rest: &mut Vec<u8>) {
+        if rest.len() > LINE_BYTES_MAX {
+            self.is_too_long = true;
+            rest.clear();
+        }
+    }
+
+    /// The last line, which no line feed has to follow.
+    pub(crate) fn last<'b>(&mut self, rest: &'b [u8]) -> Option<Line<'b>> {
+        self.take(rest)
+    }
+
+    fn take<'b>(&mut self, line: &'b [u8]) -> Option<Line<'b>> {
+        self.taken += 1;
+        if std::mem::take(&mut self.is_too_long) || line.len() > LINE_BYTES_MAX {
+            return Some(Line::TooLong(self.taken));
+        }
+        (!line.trim_ascii().is_empty()).then_some(Line::Text(self.taken, line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The lines of a body that comes in pieces of these lengths, and then in one.
+    fn read(body: &[u8], pieces: &[usize]) -> Vec<(usize, Option<Vec<u8>>)> {
+        let (mut lines, mut buffer, mut found) = (Lines::default(), Vec::new(), Vec::new());
+        let mut note = |line: Line<'_>| match line {
+            Line::Text(number, text) => found.push((number, Some(text.to_vec()))),
+            Line::TooLong(number) => found.push((number, None)),
+        };
+        let mut left = body;
+        for &piece in pieces.iter().chain(&[body.len()]) {
+            let (piece, rest) = left.split_at(piece.min(left.len()));
+            left = rest;
+            buffer.extend_from_slice(piece);
+            let mut start = 0;
+            loop {
+                let (line, looked_at) = lines.next(&buffer[start..]);
+                start += looked_at;
+                match line {
+                    Some(line) => note(line),
+                    None => break,
+                }
+            }
+            buffer.drain(..start);
+            lines.shorten(&mut buffer);
+            assert!(buffer.len() <= LINE_BYTES_MAX);
+        }
+        lines.last(&buffer).map(note);
+        found
+    }
+
+    #[test]
+    fn lines_are_numbered_with_the_empty_ones_which_are_left_out() {
+        let found = read(b"\n\"a\"\r\n \t\r\n\n\"b\"\n", &[]);
+        assert_eq!(found, [(2, Some(b"\"a\"\r".to_vec())), (5, Some(b"\"b\"".to_vec()))]);
+        assert_eq!(read(b"\"a\"", &[]), [(1, Some(b"\"a\"".to_vec()))]);
+        assert!(read(b"", &[]).is_empty() && read(b"\n\n", &[1]).is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told_and_the_next_is_read() {
+        let long = "x".repeat(LINE_BYTES_MAX);
+        let body = format!("a\n{long}\n{long}x\nb\n{long}{long}");
+        for pieces in [vec![], vec![7; 20_000], vec![4_000; 20]] {
+            let found = read(body.as_bytes(), &pieces);
+            let whole: Vec<_> = found.iter().map(|(number, text)| (*number, text.is_some())).collect();
+            assert_eq!(whole, [(1, true), (2, true), (3, false), (4, true), (5, false)]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_makes_no_difference_in_what_pieces_a_body_comes(
+            body in "([ab\"\r]{0,5}\n?){0,30}",
+            pieces in prop::collection::vec(0_usize..9, 0..40),
+        ) {
+            let expected: Vec<_> = body
+                .split('\n')
+                .enumerate()
+                .filter(|(_, line)| !line.trim().is_empty())
+                .map(|(at, line)| (at + 1, Some(line.as_bytes().to_vec())))
+                .collect();
+            prop_assert_eq!(read(body.as_bytes(), &pieces), expected);
+        }
+    }
+}
