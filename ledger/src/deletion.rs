@@ -36,6 +36,19 @@ pub struct DeletionRecord {
     pub labels: Labels,
 }
 
+impl DeletionRecord {
+    /// Whether parts can be put to it.
+    pub fn takes_parts(&self) -> bool {
+        self.state == State::Accepting
+    }
+
+    /// The fence that its messages have.
+    pub fn sent_fence(&self) -> Fence {
+        let window_ms = self.not_before.millis_since(self.requested_at);
+        self.fence.with_undo_window(u32::try_from(window_ms.div_ceil(1_000)).unwrap_or(u32::MAX))
+    }
+}
+
 /// How many keys of a deletion failed in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorCount {

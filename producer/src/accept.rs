@@ -7,15 +7,15 @@ use crate::body::{Incoming, Received, WORKING_BYTES_MAX};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::idempotency::{self, SENDING_MS, replay};
+use crate::intake::Taken;
 use crate::options::Options;
 use crate::outbox::{FilledOutbox, OutboxWriter};
 use crate::problem::Problem;
 use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
-use crate::read::release_sending;
 use crate::router::Ports;
 use crate::scope::Scope;
-use crate::sending::{SendingError, send_filled};
+use crate::sending::{note_sent, send_filled};
 use crate::view::DeletionView;
 
 /// `POST /v1/deletions`, from somebody who may.
@@ -58,7 +58,7 @@ pub(crate) async fn accept(
         Ok(Prepared::New { received, idempotency, filled }) => (received, idempotency, filled),
         Ok(Prepared::SeenBefore { earlier, idempotency }) => {
             outbox.discard(host).await;
-            return replay(earlier, &idempotency, scope.principal, ledger, queue, host).await;
+            return replay(earlier, &idempotency, scope.principal, ports).await;
         }
         Err(problem) => {
             outbox.discard(host).await;
@@ -70,7 +70,6 @@ pub(crate) async fn accept(
     // (6) Write down.
     let admitted_at = host.now();
     let Received { options: Options { delay_seconds, fence, labels }, taken, .. } = received;
-    let messages = filled.chunk_keys.len();
     let not_before = match delay_seconds {
         0 => requested_at,
         // From when the caller can know of it.
@@ -82,7 +81,7 @@ pub(crate) async fn accept(
         requested_at,
         not_before,
         fence,
-        part: Some(NewPart {
+        part: taken.zip(filled.as_ref()).map(|(taken, filled)| NewPart {
             upload: request_id.clone(),
             chunk_keys: filled.chunk_keys.clone(),
             duplicates_removed: taken.duplicates,
@@ -97,27 +96,27 @@ pub(crate) async fn accept(
     }
 
     // (7) Send, (8) note.
-    let sent = match send_filled(&part, filled, not_before, ledger, queue, host).await {
-        Ok(()) => ledger.mark_enqueued(&part, host.now()).await.map_err(SendingError::Ledger),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = sent {
-        if deletion.idempotency.is_some() {
-            release_sending(&part, ledger, host).await;
-        } else if let Err(error) = ledger.cancel_deletion(&id, host.now()).await {
-            host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
+    if let Some(filled) = filled {
+        let sent = send_filled(&part, filled, not_before, ledger, queue, host).await;
+        if let Err(problem) = note_sent(&part, sent, ledger, host).await {
+            if deletion.idempotency.is_none()
+                && let Err(error) = ledger.cancel_deletion(&id, host.now()).await
+            {
+                host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
+            }
+            return Err(problem);
         }
-        return Err(error.into_problem(host.now()));
     }
 
     // (9) Accepted.
+    let Taken { keys, duplicates: duplicates_removed } = taken.unwrap_or_default();
     host.emit(&Event::DeletionAccepted {
         deletion: &id,
         request_id,
         requested_by: &deletion.requested_by,
-        keys: taken.keys,
-        duplicates_removed: taken.duplicates,
-        messages,
+        keys,
+        duplicates_removed,
+        messages: deletion.part.as_ref().map_or(0, |part| part.chunk_keys.len()),
     });
     Ok(accepted(&deletion))
 }
@@ -125,7 +124,7 @@ pub(crate) async fn accept(
 /// What steps 3 to 5 lead to.
 enum Prepared {
     /// A deletion that is to be written down.
-    New { received: Received, idempotency: Option<Idempotency>, filled: FilledOutbox },
+    New { received: Received, idempotency: Option<Idempotency>, filled: Option<FilledOutbox> },
     /// One that is there.
     SeenBefore { earlier: EarlierRequest, idempotency: Idempotency },
 }
@@ -147,7 +146,10 @@ async fn prepare<L: ProducerLedger>(
             return Ok(Prepared::SeenBefore { earlier, idempotency: idempotency.clone() });
         }
     }
-    let filled = outbox.finish().await.map_err(|error| Problem::ledger(&error))?;
+    let filled = match received.taken {
+        Some(_) => Some(outbox.finish().await.map_err(|error| Problem::ledger(&error))?),
+        None => None,
+    };
     Ok(Prepared::New { received, idempotency, filled })
 }
 

@@ -44,8 +44,8 @@ enum Format {
 pub(crate) struct Received {
     /// What it says beside them.
     pub(crate) options: Options,
-    /// How many they are.
-    pub(crate) taken: Taken,
+    /// How many they are; `None` when they are to be put in parts.
+    pub(crate) taken: Option<Taken>,
     /// Tells it from a request with another body, or another query; where that was asked for.
     pub(crate) fingerprint: Option<String>,
 }
@@ -128,6 +128,9 @@ impl<'q, B: Body> Incoming<'q, B> {
                 .map_err(|(error, pointer)| explain(&error, &pointer))?;
         let options = Options::from_json(delay_seconds, fence, labels.parse()?)?;
         outbox.set_fence(options.sent_fence());
+        let Some(object_keys) = object_keys else {
+            return Ok(Received { options, taken: None, fingerprint });
+        };
         if object_keys.count > REQUEST_KEYS_MAX {
             return Err(too_many(object_keys.count));
         }
@@ -135,7 +138,7 @@ impl<'q, B: Body> Incoming<'q, B> {
         for (at, json) in object_keys.first.iter().enumerate() {
             push(intake.take(json.get().as_bytes(), at), outbox).await?;
         }
-        Ok(Received { options, taken: intake.finish()?, fingerprint })
+        Ok(Received { options, taken: Some(intake.finish()?), fingerprint })
     }
 
     async fn receive_ndjson<L: ProducerLedger>(
@@ -167,7 +170,7 @@ impl<'q, B: Body> Incoming<'q, B> {
         if let Some(line) = lines.last(&reader.buffer) {
             take_line(line, &mut intake, outbox).await?;
         }
-        Ok(Received { options, taken: intake.finish()?, fingerprint: reader.fingerprint() })
+        Ok(Received { options, taken: Some(intake.finish()?), fingerprint: reader.fingerprint() })
     }
 }
 

@@ -1,12 +1,15 @@
 use ledger::{EarlierRequest, Idempotency, PartRef, ProducerLedger, Sending};
 
+use crate::assets::Assets;
 use crate::auth::Principal;
 use crate::host::Host;
 use crate::http::Response;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
+use crate::rate_limit::RateLimiter;
 use crate::read;
-use crate::sending::{SendingError, send_outbox};
+use crate::router::Ports;
+use crate::sending::resume;
 
 /// How long a request holds the sending of its messages for itself, in milliseconds: longer than the Queue has been seen to
 /// hang (57 s, cloudflare/workerd issue 6053).
@@ -60,10 +63,9 @@ pub(crate) async fn replay(
     earlier: EarlierRequest,
     idempotency: &Idempotency,
     principal: Principal<'_>,
-    ledger: &impl ProducerLedger,
-    queue: &impl Queue,
-    host: &impl Host,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<Response, Problem> {
+    let &Ports { ledger, host, .. } = ports;
     let EarlierRequest { deletion: id, fingerprint, sending } = earlier;
     // (1) Another body.
     if fingerprint != idempotency.fingerprint {
@@ -77,26 +79,17 @@ pub(crate) async fn replay(
         Sending::Held { until } if until > host.now() => return Err(in_progress()),
         // (4) Given up.
         Sending::Held { .. } => {
-            let (now, part) = (host.now(), PartRef::request(&id));
-            let held = ledger.hold_sending(&part, now, now.plus_millis(SENDING_MS)).await;
-            let not_before = held.map_err(|error| Problem::ledger(&error))?.ok_or_else(in_progress)?;
-            let sent = send_outbox(&part, None, not_before, ledger, queue, host).await;
-            let noted = match sent {
-                Ok(_) => ledger.mark_enqueued(&part, host.now()).await.map_err(SendingError::Ledger),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = noted {
-                read::release_sending(&part, ledger, host).await;
-                return Err(error.into_problem(host.now()));
+            if !resume(&PartRef::request(&id), ports).await? {
+                return Err(in_progress());
             }
         }
     }
     Ok(read::accepted(&id, principal, ledger, host).await?.with_header("Idempotent-Replayed", "true"))
 }
 
-/// 409: the first request with this key is still at work.
+/// 409: the first of these requests is still at work.
 pub(crate) fn in_progress() -> Problem {
-    let detail = "A request with this Idempotency-Key is being carried out. Send it again in a moment.";
+    let detail = "The same request is being carried out. Send it again in a moment.";
     Problem::new(ProblemCode::RequestInProgress, detail).with_header("Retry-After", "1")
 }
 

@@ -144,9 +144,9 @@ impl Place {
 }
 
 /// What a request has asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// How many keys are to be deleted: one at least.
+    /// How many keys are to be deleted.
     pub(crate) keys: usize,
     /// How many duplicates were left out.
     pub(crate) duplicates: usize,

@@ -33,6 +33,7 @@ mod options;
 mod outbox;
 mod page;
 mod problem;
+mod put_part;
 mod query;
 mod queue;
 mod rate_limit;

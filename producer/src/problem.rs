@@ -37,6 +37,8 @@ pub(crate) enum ProblemCode {
     RequestInProgress,
     DeletionNotFinal,
     DeletionCancelled,
+    PartsClosed,
+    PartDiffers,
     PartsIncomplete,
     RateLimited,
     QueueOverloaded,
@@ -79,6 +81,8 @@ impl ProblemCode {
             Self::RequestInProgress => "request_in_progress",
             Self::DeletionNotFinal => "deletion_not_final",
             Self::DeletionCancelled => "deletion_cancelled",
+            Self::PartsClosed => "parts_closed",
+            Self::PartDiffers => "part_differs",
             Self::PartsIncomplete => "parts_incomplete",
             Self::RateLimited => "rate_limited",
             Self::QueueOverloaded => "queue_overloaded",
@@ -105,6 +109,8 @@ impl ProblemCode {
             Self::RequestInProgress
             | Self::DeletionNotFinal
             | Self::DeletionCancelled
+            | Self::PartsClosed
+            | Self::PartDiffers
             | Self::PartsIncomplete => 409,
             Self::RateLimited | Self::QueueOverloaded => 429,
             Self::Overloaded
@@ -130,6 +136,8 @@ impl ProblemCode {
             Self::RequestInProgress
             | Self::DeletionNotFinal
             | Self::DeletionCancelled
+            | Self::PartsClosed
+            | Self::PartDiffers
             | Self::PartsIncomplete => "Conflict",
             Self::RateLimited | Self::QueueOverloaded => "Too Many Requests",
             Self::Overloaded
@@ -166,6 +174,8 @@ impl ProblemCode {
             | Self::ValidationFailed
             | Self::IdempotencyKeyReused
             | Self::DeletionCancelled
+            | Self::PartsClosed
+            | Self::PartDiffers
             | Self::PartsIncomplete
             | Self::NotConfigured => false,
         }

@@ -1,5 +1,5 @@
-use ledger::{DeletionRecord, PartRef, ProducerLedger};
-use protocol::{DeletionId, Event};
+use ledger::{DeletionRecord, ProducerLedger};
+use protocol::DeletionId;
 
 use crate::auth::{Principal, Role};
 use crate::host::Host;
@@ -96,13 +96,6 @@ pub(crate) async fn accepted(
     let mut response = deletion(id.as_str(), principal, ledger, host).await?;
     response.status = 202;
     Ok(response.with_header("Location", format!("/v1/deletions/{id}")))
-}
-
-/// Lets the next request with the same Idempotency-Key go on at once; without this it has to wait for a while.
-pub(crate) async fn release_sending(part: &PartRef, ledger: &impl ProducerLedger, host: &impl Host) {
-    if let Err(error) = ledger.release_sending(part).await {
-        host.emit(&Event::LedgerFailed { operation: "release_sending", cause: &error.cause });
-    }
 }
 
 /// Finds a deletion that somebody has requested themselves, and may change therefore; for them no other exists.

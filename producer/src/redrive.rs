@@ -18,7 +18,7 @@ use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
 use crate::read;
 use crate::router::Ports;
-use crate::sending::{SendingError, send_filled, send_outbox};
+use crate::sending::{note_sent, resume, send_filled};
 use crate::view::{RedriveView, RedrivesView};
 
 /// Most failures that one redrive of a deletion takes, and most bytes of their keys as JSON: they must fit into one part.
@@ -66,7 +66,8 @@ pub(crate) async fn deletion(
             send_again(&record, FailureFilter::default(), request_id, ports).await?;
         }
         DeletionRecord { state: State::Queued | State::Running, generation: 1.., .. } => {
-            finish_sending(&record, ports).await?;
+            let DeletionRecord { id, generation, .. } = &record;
+            resume(&PartRef { deletion: id.clone(), generation: *generation, part: 0 }, ports).await?;
         }
         DeletionRecord { state: State::Cancelled, counts: Counts { failed: 1.., .. }, .. } => {
             let detail = "The deletion was cancelled. Request what is still to be deleted anew.";
@@ -226,43 +227,4 @@ async fn fill<L: ProducerLedger>(
     }
     let Some(last) = last else { return Ok(None) };
     Ok(Some((last, outbox.finish().await?)))
-}
-
-/// Sends what an earlier redrive has written down and not sent, if nobody else is at it.
-async fn finish_sending(
-    record: &DeletionRecord,
-    Ports { ledger, queue, host, .. }: &Ports<
-        '_,
-        impl ProducerLedger,
-        impl Queue,
-        impl RateLimiter,
-        impl Assets,
-        impl Host,
-    >,
-) -> Result<(), Problem> {
-    let part = PartRef { deletion: record.id.clone(), generation: record.generation, part: 0 };
-    let now = host.now();
-    let held = ledger.hold_sending(&part, now, now.plus_millis(SENDING_MS)).await;
-    if held.map_err(|error| Problem::ledger(&error))?.is_some() {
-        let sent = send_outbox(&part, None, now, *ledger, *queue, *host).await;
-        note_sent(&part, sent.map(drop), *ledger, *host).await?;
-    }
-    Ok(())
-}
-
-async fn note_sent(
-    part: &PartRef,
-    sent: Result<(), SendingError>,
-    ledger: &impl ProducerLedger,
-    host: &impl Host,
-) -> Result<(), Problem> {
-    let noted = match sent {
-        Ok(()) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = noted {
-        read::release_sending(part, ledger, host).await;
-        return Err(error.into_problem(host.now()));
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::list;
 use crate::memory::MemoryBudget;
 use crate::openapi::read_description;
 use crate::problem::{Problem, ProblemCode};
+use crate::put_part::put_part;
 use crate::queue::Queue;
 use crate::rate_limit::{RateLimiter, check_rate};
 use crate::read;
@@ -72,6 +73,7 @@ pub(crate) enum Call {
     ListDeletions,
     ListKeys(KeyList),
     ListUnreadableMessages,
+    PutPart,
     ReadDeletion,
     ReadStats,
     RedriveDeletion,
@@ -87,6 +89,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("GET", "/v1/deletions/{id}", Access::AnyOf(&[Role::Read], Call::ReadDeletion)),
     route("POST", "/v1/deletions/{id}/cancel", Access::AnyOf(&[Role::Delete, Role::Operate], Call::CancelDeletion)),
     route("POST", "/v1/deletions/{id}/redrive", Access::AnyOf(&[Role::Operate], Call::RedriveDeletion)),
+    route("PUT", "/v1/deletions/{id}/parts/{number}", Access::AnyOf(&[Role::Delete], Call::PutPart)),
     route("POST", "/v1/deletions/{id}/seal", Access::AnyOf(&[Role::Delete], Call::SealDeletion)),
     route("GET", "/v1/deletions/{id}/failures", Access::AnyOf(&[Role::Read], Call::ListKeys(KeyList::Failures))),
     route("GET", "/v1/deletions/{id}/skipped", Access::AnyOf(&[Role::Read], Call::ListKeys(KeyList::Skipped))),
@@ -103,7 +106,7 @@ const fn route(method: &'static str, pattern: &'static str, access: Access) -> R
 }
 
 /// The segments of a path that its pattern leaves open; no pattern has more of them.
-type Variables<'a> = [&'a str; 1];
+type Variables<'a> = [&'a str; 2];
 
 /// A route, and what stands in the path for the variables of its pattern.
 type Match<'a> = (&'static Route, Variables<'a>);
@@ -183,7 +186,7 @@ where
 }
 
 async fn dispatch<L, Q, R, A, H, B>(
-    (route, [id]): Match<'_>,
+    (route, [id, number]): Match<'_>,
     query: &str,
     request: Request<B>,
     request_id: &RequestId,
@@ -222,6 +225,9 @@ where
             redrive::deletion(id, query, request.body, principal, request_id, ports).await
         }
         Call::RedriveFailures => redrive::failures(query, request, request_id, ports).await,
+        Call::PutPart => {
+            put_part(id, number, request, query, Scope { principal, protected }, request_id, ports).await
+        }
         Call::SealDeletion => seal(id, query, request.body, principal, *ledger, *host).await,
         Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use futures::try_join;
 use ledger::{LedgerError, PartRef, ProducerLedger};
 use protocol::limits::CONNECTIONS_MAX;
-use protocol::{QueueError, Timestamp, group_into_sends};
+use protocol::{Event, QueueError, Timestamp, group_into_sends};
 
+use crate::assets::Assets;
 use crate::host::Host;
+use crate::idempotency::SENDING_MS;
 use crate::outbox::FilledOutbox;
 use crate::problem::Problem;
 use crate::queue::Queue;
+use crate::rate_limit::RateLimiter;
+use crate::router::Ports;
 
 /// Why messages could not all be sent.
 #[derive(Debug)]
@@ -98,4 +102,40 @@ pub(crate) async fn send_outbox(
 /// Whole seconds from `now` to `not_before`, rounded up: an undo window is never cut short.
 pub(crate) fn delay_seconds(now: Timestamp, not_before: Timestamp) -> u32 {
     u32::try_from(not_before.millis_since(now).div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
+/// Notes that every message of a part is stored, or gives the sending up for the next request to take over.
+pub(crate) async fn note_sent(
+    part: &PartRef,
+    sent: Result<(), SendingError>,
+    ledger: &impl ProducerLedger,
+    host: &impl Host,
+) -> Result<(), Problem> {
+    let noted = match sent {
+        Ok(()) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
+        Err(error) => Err(error),
+    };
+    let Err(error) = noted else { return Ok(()) };
+    // Without this the next request has to wait for a while.
+    if let Err(error) = ledger.release_sending(part).await {
+        host.emit(&Event::LedgerFailed { operation: "release_sending", cause: &error.cause });
+    }
+    Err(error.into_problem(host.now()))
+}
+
+/// Takes the place of a request that died before it had sent its part, or that the Queue refused: *await* sends every message
+/// from the outbox, and notes it. Those that were stored before are delivered twice, which is harmless.
+///
+/// False when another request is at it, or when there is nothing to send.
+pub(crate) async fn resume(
+    part: &PartRef,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<bool, Problem> {
+    let &Ports { ledger, queue, host, .. } = ports;
+    let now = host.now();
+    let held = ledger.hold_sending(part, now, now.plus_millis(SENDING_MS)).await;
+    let Some(not_before) = held.map_err(|error| Problem::ledger(&error))? else { return Ok(false) };
+    let sent = send_outbox(part, None, not_before, ledger, queue, host).await;
+    note_sent(part, sent.map(drop), ledger, host).await?;
+    Ok(true)
 }

@@ -133,6 +133,15 @@ pub(crate) struct UnreadableView {
     pub(crate) next_page_token: Option<String>,
 }
 
+/// A part of a deletion.
+#[derive(Debug, Serialize)]
+pub(crate) struct PartView {
+    pub(crate) part: u32,
+    pub(crate) keys: u64,
+    pub(crate) duplicates_removed: u64,
+    pub(crate) messages: u64,
+}
+
 /// What a redrive over several deletions does, or would do.
 #[derive(Debug, Serialize)]
 pub(crate) struct RedrivesView {

@@ -16,7 +16,8 @@ use crate::labels::LabelsJson;
 /// What a request says: of the right types, but for the keys and the labels, and nothing more.
 #[derive(Default)]
 pub(crate) struct WireRequest<'a> {
-    pub(crate) object_keys: WireKeys<'a>,
+    /// `None` when they are to be put in parts.
+    pub(crate) object_keys: Option<WireKeys<'a>>,
     pub(crate) delay_seconds: u32,
     pub(crate) fence: Fence,
     pub(crate) labels: LabelsJson<'a>,
@@ -32,10 +33,11 @@ pub(crate) struct WireKeys<'a> {
 }
 
 const OBJECT_KEYS: &str = "objectKeys";
+const IN_PARTS: &str = "in_parts";
 const DELAY_SECONDS: &str = "delay_seconds";
 const FENCE: &str = "fence";
 const LABELS: &str = "labels";
-const FIELDS: &[&str] = &[OBJECT_KEYS, DELAY_SECONDS, FENCE, LABELS];
+const FIELDS: &[&str] = &[OBJECT_KEYS, IN_PARTS, DELAY_SECONDS, FENCE, LABELS];
 
 impl<'a> WireRequest<'a> {
     /// Reads a body.
@@ -96,17 +98,20 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let Self(place) = self;
-        let (mut object_keys, mut delay_seconds, mut fence, mut labels) = (None, None, None, None);
+        let (mut object_keys, mut in_parts) = (None, None);
+        let (mut delay_seconds, mut fence, mut labels) = (None, None, None);
         while let Some(Text(field)) = map.next_key()? {
             place.field.replace(Some(field.to_string()));
             match field.as_ref() {
                 OBJECT_KEYS if object_keys.is_none() => {
                     object_keys = Some(map.next_value_seed(KeysSeed(place))?);
                 }
+                IN_PARTS if in_parts.is_none() => in_parts = Some(map.next_value()?),
                 DELAY_SECONDS if delay_seconds.is_none() => delay_seconds = Some(map.next_value()?),
                 FENCE if fence.is_none() => fence = Some(map.next_value()?),
                 LABELS if labels.is_none() => labels = Some(map.next_value()?),
                 OBJECT_KEYS => return Err(A::Error::duplicate_field(OBJECT_KEYS)),
+                IN_PARTS => return Err(A::Error::duplicate_field(IN_PARTS)),
                 DELAY_SECONDS => return Err(A::Error::duplicate_field(DELAY_SECONDS)),
                 FENCE => return Err(A::Error::duplicate_field(FENCE)),
                 LABELS => return Err(A::Error::duplicate_field(LABELS)),
@@ -114,7 +119,14 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
             }
             place.field.replace(None);
         }
-        let object_keys = object_keys.ok_or_else(|| A::Error::missing_field(OBJECT_KEYS))?;
+        match (&object_keys, in_parts.unwrap_or_default()) {
+            (None, false) => return Err(A::Error::missing_field(OBJECT_KEYS)),
+            (Some(_), true) => {
+                place.field.replace(Some(IN_PARTS.to_owned()));
+                return Err(A::Error::custom("expected no objectKeys beside it: they are put in parts"));
+            }
+            (Some(_), false) | (None, true) => {}
+        }
         Ok(WireRequest {
             object_keys,
             delay_seconds: delay_seconds.unwrap_or_default(),

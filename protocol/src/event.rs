@@ -74,6 +74,22 @@ pub enum Event<'a> {
         /// How long it took.
         duration_ms: u64,
     },
+    /// A part of a deletion was accepted: every message is stored.
+    #[serde(rename = "part.accepted")]
+    PartAccepted {
+        /// The deletion.
+        deletion: &'a DeletionId,
+        /// The part's number.
+        part: u32,
+        /// The request that put it.
+        request_id: &'a RequestId,
+        /// Keys accepted, without duplicates.
+        keys: usize,
+        /// Duplicates left out.
+        duplicates_removed: usize,
+        /// Messages they were sent as.
+        messages: usize,
+    },
     /// Failures of a deletion were written down to be sent again.
     #[serde(rename = "redrive.started")]
     RedriveStarted {
@@ -264,6 +280,7 @@ impl Event<'_> {
             | Self::ChunkSplit { .. } => Severity::Warn,
             Self::RequestFinished { .. }
             | Self::DeletionAccepted { .. }
+            | Self::PartAccepted { .. }
             | Self::RedriveStarted { .. }
             | Self::UpkeepFinished { .. }
             | Self::DeletionFinished { .. }

@@ -19,6 +19,7 @@ use crate::http::BodyError;
 use crate::openapi::tests::Description;
 
 mod bodies;
+mod parts;
 mod reads;
 mod redrive;
 
