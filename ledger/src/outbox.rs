@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use protocol::{DeletionId, Packed, Timestamp};
 
 use crate::database::{Database, LedgerError, Statement, run};
@@ -61,7 +59,7 @@ pub(crate) async fn read(
     database: &impl Database,
     id: &DeletionId,
     piece: usize,
-    wanted: Option<&BTreeSet<u32>>,
+    wanted: Option<&[u32]>,
 ) -> Result<Option<Vec<String>>, LedgerError> {
     let statement = Statement::new(READ, [id.as_str().into(), piece.into()]);
     let rows = run(database, statement).await?;

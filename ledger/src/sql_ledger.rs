@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use protocol::{DeletionId, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
@@ -75,7 +73,7 @@ pub trait ProducerLedger {
         &self,
         id: &DeletionId,
         piece: usize,
-        wanted: Option<&BTreeSet<u32>>,
+        wanted: Option<&[u32]>,
     ) -> impl Future<Output = Result<Option<Vec<String>>, LedgerError>>;
 
     /// Cancels the deletions that were requested before `before` and never accepted. Answers with how many.
@@ -264,7 +262,7 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         &self,
         id: &DeletionId,
         piece: usize,
-        wanted: Option<&BTreeSet<u32>>,
+        wanted: Option<&[u32]>,
     ) -> Result<Option<Vec<String>>, LedgerError> {
         outbox::read(&self.database, id, piece, wanted).await
     }

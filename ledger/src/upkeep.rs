@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use protocol::{DeletionId, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, json, run};
@@ -11,7 +9,7 @@ pub struct LostDeletion {
     /// The deletion.
     pub id: DeletionId,
     /// The chunks that are not recorded whole, and in nobody's hands.
-    pub chunks: BTreeSet<u32>,
+    pub chunks: Vec<u32>,
 }
 
 const ABANDON: &str = "\
@@ -78,7 +76,7 @@ pub(crate) async fn lost(
         let (id, chunks): (DeletionId, u32) = (row.parsed("id")?, row.number("chunks")?);
         let statement = Statement::new(CHUNKS_AT_WORK, [id.as_str().into(), now.as_millis().into()]);
         let at_work = run(database, statement).await?;
-        let at_work = at_work.iter().map(|row| row.number("chunk")).collect::<Result<BTreeSet<u32>, _>>()?;
+        let at_work = at_work.iter().map(|row| row.number("chunk")).collect::<Result<Vec<u32>, _>>()?;
         lost.push(LostDeletion {
             id,
             chunks: (0..chunks).filter(|chunk| !at_work.contains(chunk)).collect(),

@@ -1,5 +1,4 @@
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 
 use futures::try_join;
 use ledger::{LedgerError, ProducerLedger};
@@ -54,7 +53,7 @@ pub(crate) async fn send_all(
 /// Answers with the number of messages. Sending one that was sent before is harmless.
 pub(crate) async fn send_outbox(
     id: &DeletionId,
-    wanted: Option<&BTreeSet<u32>>,
+    wanted: Option<&[u32]>,
     not_before: Timestamp,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
