@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use protocol::{RequestId, Timestamp};
 
 use crate::database::{Database, LedgerError, Statement, Value, run};
@@ -88,7 +86,7 @@ pub(crate) async fn read(
     database: &impl Database,
     part: &PartRef,
     piece: usize,
-    wanted: Option<&BTreeSet<u32>>,
+    wanted: Option<&[u32]>,
 ) -> Result<Option<Vec<String>>, LedgerError> {
     let rows = run(database, Statement::new(READ, part.and([piece.into()]))).await?;
     let Some(row) = rows.first() else { return Ok(None) };

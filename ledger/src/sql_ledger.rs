@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use protocol::{DeletionId, RequestId, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
@@ -131,7 +129,7 @@ pub trait ProducerLedger {
         &self,
         part: &PartRef,
         piece: usize,
-        wanted: Option<&BTreeSet<u32>>,
+        wanted: Option<&[u32]>,
     ) -> impl Future<Output = Result<Option<Vec<String>>, LedgerError>>;
 
     /// Cancels the deletions that were requested before `before` and never accepted, or never sealed. Answers with how many.
@@ -379,7 +377,7 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         &self,
         part: &PartRef,
         piece: usize,
-        wanted: Option<&BTreeSet<u32>>,
+        wanted: Option<&[u32]>,
     ) -> Result<Option<Vec<String>>, LedgerError> {
         outbox::read(&self.database, part, piece, wanted).await
     }

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use protocol::Timestamp;
 
 use crate::database::{Database, LedgerError, Row, Statement, json, run};
@@ -12,7 +10,7 @@ pub struct LostPart {
     /// The part.
     pub part: PartRef,
     /// The chunks that are not recorded whole, and in nobody's hands.
-    pub chunks: BTreeSet<u32>,
+    pub chunks: Vec<u32>,
 }
 
 /// What nobody was told 202 for, and what nobody has put a part to or sealed for as long.
@@ -108,7 +106,7 @@ pub(crate) async fn lost(
         let chunks = first_chunk..first_chunk + row.number::<u32>("chunks")?;
         let at_work =
             run(database, Statement::new(CHUNKS_AT_WORK, part.and([now.as_millis().into()]))).await?;
-        let at_work = at_work.iter().map(|row| row.number("chunk")).collect::<Result<BTreeSet<u32>, _>>()?;
+        let at_work = at_work.iter().map(|row| row.number("chunk")).collect::<Result<Vec<u32>, _>>()?;
         lost.push(LostPart { part, chunks: chunks.filter(|chunk| !at_work.contains(chunk)).collect() });
     }
     Ok(lost)

@@ -1,8 +1,6 @@
 //! The ledger's promises, on the SQL that both Workers run, against a real SQLite.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeSet;
-
 use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter, Grant,
@@ -401,12 +399,12 @@ fn an_outbox_is_read_back_piece_by_piece_and_by_chunk() {
     for (piece, some) in bodies.chunks(8).enumerate() {
         fill(&ledger, &upload(7), &PartRef::request(&id()), piece, some);
     }
-    let read = |wanted: Option<&BTreeSet<u32>>| -> Vec<String> {
+    let read = |wanted: Option<&[u32]>| -> Vec<String> {
         let piece = |piece| block_on(ledger.read_outbox(&PartRef::request(&id()), piece, wanted)).unwrap();
         (0..).map_while(piece).inspect(|piece| assert!(piece.len() <= 8)).flatten().collect()
     };
     assert_eq!(read(None), bodies);
-    let wanted = BTreeSet::from([0, 8, 29]);
+    let wanted = [0, 8, 29];
     assert_eq!(read(Some(&wanted)), [&bodies[0], &bodies[8], &bodies[29]].map(Clone::clone));
 }
 

@@ -1,10 +1,8 @@
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-
 use futures::try_join;
 use ledger::{LedgerError, PartRef, ProducerLedger};
 use protocol::limits::CONNECTIONS_MAX;
 use protocol::{Event, QueueError, Timestamp, group_into_sends};
+use std::cell::RefCell;
 
 use crate::assets::Assets;
 use crate::host::Host;
@@ -80,7 +78,7 @@ pub(crate) async fn send_filled(
 /// Answers with the number of messages. Sending one that was sent before is harmless.
 pub(crate) async fn send_outbox(
     part: &PartRef,
-    wanted: Option<&BTreeSet<u32>>,
+    wanted: Option<&[u32]>,
     not_before: Timestamp,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
