@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 
 use super::{Project, Site, output, run};
 
-const HELP: &str = "Schemathesis cannot be installed. Is PyPI in reach, and is this Python 3.10 or later? \
-    Then run this again.";
+/// What it stands on, asked of the machine's Python.
+const NEEDS: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))";
 
 /// The Python that has it.
 pub fn python(project: &Project) -> PathBuf {
@@ -25,19 +25,20 @@ pub(super) fn ensure(site: &Site<'_>) -> Result<()> {
     if stamp.is_set() && run::succeeds(Command::new(python(project)).args(["-c", "import schemathesis"])) {
         return Ok(());
     }
-    if !run::succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
+    if !run::succeeds(Command::new("python3").args(["-c", NEEDS])) {
         bail!(
-            "python3 with its module venv is needed for cargo xtask test and does not run. Install Python 3.10 or later \
-             (Debian and Ubuntu: apt-get install python3-venv). Everything else works without it."
+            "cargo xtask test needs python3, 3.11 or later, with its module venv, and it is not here (Debian and Ubuntu: \
+             apt-get install python3-venv). Everything else works without it."
         );
     }
     stamp.clear();
     output::step("Schemathesis, from PyPI", "10 to 30 s", || {
         let mut venv = Command::new("python3");
-        site.run(venv.args(["-m", "venv", "--clear"]).arg(folder(project)), "venv").context(HELP)?;
+        site.run(venv.args(["-m", "venv", "--clear"]).arg(folder(project)), "venv")?;
         let mut pip = Command::new(python(project));
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-        site.run(pip.arg(&requirements), "pip").context(HELP)
+        site.run(pip.arg(&requirements), "pip")
+            .context("Schemathesis cannot be installed. Is PyPI in reach? Then run this again.")
     })?;
     stamp.set()
 }
