@@ -7,6 +7,8 @@ pub struct Request<B> {
     pub method: String,
     /// The path and, behind a `?`, the query.
     pub target: String,
+    /// Where it came from: `CF-Connecting-IP`, which the platform sets, whatever the caller has sent.
+    pub client_address: Option<String>,
     /// `Authorization`.
     pub authorization: Option<String>,
     /// `Content-Type`.

@@ -1,3 +1,5 @@
+use std::num::IntErrorKind;
+
 use crate::hex::{from_hex, to_hex};
 use crate::problem::{FieldError, Problem};
 
@@ -37,10 +39,9 @@ impl Page {
     /// Takes in one parameter of a query; `false` when it is none of a page's.
     pub(crate) fn take(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
         match name {
-            "page_size" => match value.parse() {
-                Ok(size @ 1..) => self.size = SIZE_MAX.min(size),
-                _ => return Err(invalid("page_size", "a number from 1 to 1000")),
-            },
+            "page_size" => {
+                self.size = parse_size(value).ok_or_else(|| invalid("page_size", "a number of 1 or more"))?;
+            }
             "page_token" => self.after = Some(decode(value)?),
             _ => return Ok(false),
         }
@@ -58,8 +59,17 @@ impl Page {
     }
 }
 
+/// A whole number of 1 or more, whose digits need not end where the machine's numbers do.
+fn parse_size(text: &str) -> Option<usize> {
+    match text.parse() {
+        Ok(0) => None,
+        Ok(size) => Some(SIZE_MAX.min(size)),
+        Err(error) => matches!(error.kind(), IntErrorKind::PosOverflow).then_some(SIZE_MAX),
+    }
+}
+
 fn decode(token: &str) -> Result<String, Problem> {
-    let bytes = from_hex(token).ok_or_else(Page::foreign_token)?;
+    let bytes = from_hex(token).filter(|bytes| !bytes.is_empty()).ok_or_else(Page::foreign_token)?;
     String::from_utf8(bytes).map_err(|_| Page::foreign_token())
 }
 
@@ -86,9 +96,18 @@ mod tests {
         let token = Page::token("0.7.999");
         let query = format!("page_size=5000&page_token={token}");
         assert_eq!(page(&query), Ok(Page { size: 1_000, after: Some("0.7.999".to_owned()) }));
-        for query in
-            ["page_size=0", "page_size=-1", "page_size=x", "page_size", "page_token=%", "pagesize=5", "a=b"]
-        {
+        let endless = format!("page_size={}", "9".repeat(40));
+        assert_eq!(page(&endless), Ok(Page { size: 1_000, after: None }));
+        for query in [
+            "page_token=",
+            "page_size=0",
+            "page_size=-1",
+            "page_size=x",
+            "page_size",
+            "page_token=%",
+            "pagesize=5",
+            "a=b",
+        ] {
             assert!(page(query).is_err(), "{query}");
         }
     }

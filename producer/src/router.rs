@@ -15,7 +15,7 @@ use crate::openapi::read_description;
 use crate::problem::{Problem, ProblemCode};
 use crate::put_part::put_part;
 use crate::queue::Queue;
-use crate::rate_limit::{RateLimiter, check_rate};
+use crate::rate_limit::{Caller, RateLimiter, check_rate};
 use crate::read;
 use crate::redrive;
 use crate::scope::Scope;
@@ -208,8 +208,15 @@ where
         Access::AnyOf(roles, call) => (roles, call),
     };
     let Config { tokens, protected } = config.map_err(|cause| not_configured(cause, *host))?;
-    let principal = tokens.authenticate(request.authorization.as_deref())?;
-    check_rate(principal.name(), *limiter, *host).await?;
+    let principal = match (tokens.authenticate(request.authorization.as_deref()), &request.client_address) {
+        (Ok(principal), _) => principal,
+        (Err(refused), None) => return Err(refused),
+        (Err(refused), Some(address)) => {
+            check_rate(Caller::Stranger(address), *limiter, *host).await?;
+            return Err(refused);
+        }
+    };
+    check_rate(Caller::Token(principal.name()), *limiter, *host).await?;
     principal.require_any(roles)?;
     match call {
         Call::CreateDeletion => {

@@ -125,6 +125,7 @@ fn read(request: web_sys::Request) -> Request<Incoming> {
     Request {
         method: request.method(),
         target: target(&request.url()),
+        client_address: header("CF-Connecting-IP"),
         authorization: header("Authorization"),
         content_type: header("Content-Type"),
         content_length: header("Content-Length").and_then(|length| length.parse().ok()),
@@ -300,10 +301,9 @@ fn object(fields: &[(&str, JsValue)]) -> Object {
 struct Limiter(Option<Binding>);
 
 impl RateLimiter for Limiter {
-    async fn admit(&self, name: &str) -> Result<bool, String> {
+    async fn admit(&self, key: &str) -> Result<bool, String> {
         let Some(limiter) = &self.0 else { return Ok(true) };
-        let outcome =
-            limiter.call("limit", &Array::of1(&object(&[("key", JsValue::from_str(name))]))).await?;
+        let outcome = limiter.call("limit", &Array::of1(&object(&[("key", JsValue::from_str(key))]))).await?;
         let success = Reflect::get(&outcome, &JsValue::from_str("success")).ok();
         success.and_then(|success| success.as_bool()).ok_or_else(|| "its answer has no `success`".to_owned())
     }

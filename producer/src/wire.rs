@@ -7,7 +7,7 @@ use std::fmt;
 
 use protocol::Fence;
 use protocol::limits::REQUEST_KEYS_MAX;
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -107,7 +107,10 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
                     object_keys = Some(map.next_value_seed(KeysSeed(place))?);
                 }
                 IN_PARTS if in_parts.is_none() => in_parts = Some(map.next_value()?),
-                DELAY_SECONDS if delay_seconds.is_none() => delay_seconds = Some(map.next_value()?),
+                DELAY_SECONDS if delay_seconds.is_none() => {
+                    let Seconds(seconds) = map.next_value()?;
+                    delay_seconds = Some(seconds);
+                }
                 FENCE if fence.is_none() => fence = Some(map.next_value()?),
                 LABELS if labels.is_none() => labels = Some(map.next_value()?),
                 OBJECT_KEYS => return Err(A::Error::duplicate_field(OBJECT_KEYS)),
@@ -165,6 +168,42 @@ impl<'de> Visitor<'de> for KeysSeed<'_> {
         }
         self.0.element.set(None);
         Ok(keys)
+    }
+}
+
+/// A whole number of seconds, also where it is written `3600.0`: JSON does not tell the two apart, and a client that
+/// calculates with fractions writes it so. What is more than a `u32` holds is its maximum.
+struct Seconds(u32);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(SecondsVisitor)
+    }
+}
+
+struct SecondsVisitor;
+
+impl Visitor<'_> for SecondsVisitor {
+    type Value = Seconds;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number of seconds")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Seconds, E> {
+        Ok(Seconds(u32::try_from(number).unwrap_or(u32::MAX)))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Seconds, E> {
+        if number < 0.0 || number.fract() != 0.0 {
+            return Err(E::invalid_value(Unexpected::Float(number), &self));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole, positive, and `as` stops at the maximum"
+        )]
+        Ok(Seconds(number as u32))
     }
 }
 

@@ -20,13 +20,14 @@ type Check<On> = (&'static str, fn(&On) -> Result<()>);
 const AT_ONCE: [Check<Project>; 2] =
     [("format", format), ("protocol depends on no platform", protocol_is_pure)];
 
-const WITH_TOOLS: [Check<Toolbox>; 7] = [
+const WITH_TOOLS: [Check<Toolbox>; 8] = [
     ("clippy", clippy),
     ("clippy for wasm32", clippy_wasm),
     ("unit and property tests", unit_tests),
     ("both Workers build, within their size", |toolbox| workers::build(toolbox, &Worker::ALL)),
     ("both Workers could be deployed", dry_deploys),
     ("the pair on the runtime", end_to_end),
+    ("the API against its description", as_described),
     ("the pair under faults", under_faults),
 ];
 
@@ -40,7 +41,7 @@ pub fn run() -> Result<()> {
     for (name, check) in AT_ONCE {
         times.push((name, timed(name, || check(&project))?.1));
     }
-    let (toolbox, time) = timed("set-up", Toolbox::ensure)?;
+    let (toolbox, time) = timed("set-up", Toolbox::ensure_for_tests)?;
     times.push(("set-up", time));
     for (name, check) in WITH_TOOLS {
         times.push((name, timed(name, || check(&toolbox))?.1));
@@ -119,6 +120,21 @@ fn dry_deploy(project: &Project, worker: Worker) -> Result<()> {
 /// The runtime's own Queue, R2 and D1.
 fn end_to_end(toolbox: &Toolbox) -> Result<()> {
     run::shown(toolbox.project.cargo().args(["test", "--quiet", "--package", "e2e"]))
+}
+
+/// By itself, because it keeps both cores busy, and what else runs then would be late.
+fn as_described(toolbox: &Toolbox) -> Result<()> {
+    let mut cargo = toolbox.project.cargo();
+    run::shown(cargo.args([
+        "test",
+        "--quiet",
+        "--package",
+        "e2e",
+        "--test",
+        "description",
+        "--",
+        "--ignored",
+    ]))
 }
 
 /// Services of ours that fail on demand. These tests mostly wait: more of them than cores run side by side.

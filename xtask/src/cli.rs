@@ -50,7 +50,7 @@ impl Task {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Setup => {
-                let toolbox = Toolbox::ensure()?;
+                let toolbox = Toolbox::ensure_for_tests()?;
                 output::say(format!(
                     "Everything is in place; the Workers are compiled by {}.",
                     toolbox.wasm.name()

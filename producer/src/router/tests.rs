@@ -101,12 +101,12 @@ struct FakeLimiter {
 }
 
 impl RateLimiter for FakeLimiter {
-    async fn admit(&self, name: &str) -> Result<bool, String> {
+    async fn admit(&self, key: &str) -> Result<bool, String> {
         if self.broken {
             return Err("no such limiter".to_owned());
         }
-        self.calls.borrow_mut().push(name.to_owned());
-        let calls = self.calls.borrow().iter().filter(|caller| *caller == name).count();
+        self.calls.borrow_mut().push(key.to_owned());
+        let calls = self.calls.borrow().iter().filter(|counted| *counted == key).count();
         Ok(self.limit.is_none_or(|limit| calls <= limit))
     }
 }
@@ -259,6 +259,7 @@ fn request_of<B>(method: &str, target: &str, body: B) -> Request<B> {
     Request {
         method: method.to_owned(),
         target: target.to_owned(),
+        client_address: None,
         authorization: Some("Bearer s3cret".to_owned()),
         content_type: Some("application/json; charset=utf-8".to_owned()),
         content_length: None,
@@ -708,14 +709,37 @@ fn whoever_calls_too_often_is_told_when_to_come_back_before_the_body_is_read() {
     let limited = world.post(vec![b' '; REQUEST_BYTES_MAX + 1]);
     assert_eq!((limited.status, &limited.body["code"]), (429, &json!("rate_limited")));
     assert_eq!((&limited.body["retryable"], limited.header("Retry-After")), (&json!(true), Some("60")));
-    // Another token has its own count, whoever has no token is not counted, and the probes are not either.
+    assert!(limited.body["detail"].as_str().unwrap().contains("token api_token"), "{}", limited.body);
+    // Another token has its own count, and the probes are not counted.
     assert_eq!(
         world.ask_as("other-token", request("POST", "/v1/deletions", keys_body(1).into())).status,
         202
     );
-    assert_eq!(world.ask_as("wrong", request("POST", "/v1/deletions", keys_body(1).into())).status, 401);
     assert_eq!(world.get("/healthz").status, 200);
-    assert_eq!(*world.limiter.calls.borrow(), ["api_token", "api_token", "api_token", "other"]);
+    let counted = ["token api_token", "token api_token", "token api_token", "token other"];
+    assert_eq!(*world.limiter.calls.borrow(), counted);
+}
+
+#[test]
+fn whoever_guesses_tokens_is_limited_by_their_address_and_shuts_nobody_out() {
+    let address = "2001:db8::1";
+    let mut world = world_with(&[(address, json!({}))]);
+    world.limiter.limit = Some(2);
+    let ask = |token: &str, from: &str| {
+        let request =
+            Request { client_address: Some(from.to_owned()), ..request("GET", "/v1/deletions", vec![]) };
+        world.ask_as(token, request).status
+    };
+    assert_eq!(["a", "", "c", "d"].map(|guess| ask(guess, address)), [401, 401, 429, 429]);
+    // Not the right token from the same address, not even one that is named like it, and no other address.
+    assert_eq!(ask("s3cret", address), 200);
+    assert_eq!(ask(&format!("{address}-token"), address), 200);
+    assert_eq!(ask("a", "192.0.2.7"), 401);
+    // Where the platform says no address there is nothing to count by.
+    assert_eq!(
+        (0..4).map(|_| world.ask_as("a", request("GET", "/v1/deletions", vec![])).status).max(),
+        Some(401)
+    );
 }
 
 #[test]
@@ -728,7 +752,7 @@ fn a_limiter_that_does_not_answer_lets_everybody_through_and_is_in_the_log() {
 }
 
 #[test]
-fn with_a_wrong_configuration_everything_is_refused_but_the_probes() {
+fn with_a_wrong_configuration_everything_is_refused_and_nothing_is_ready() {
     for (wrong, says) in [
         (Settings::default(), "no token"),
         (Settings { api_tokens: Some("[".to_owned()), ..settings() }, "API_TOKENS: "),

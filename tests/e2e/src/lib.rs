@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `configuration.rs` | the wrangler files say what the code relies on |
 //! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
+//! | `description.rs` | every answer to made-up requests is as the API's description says |
+//! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there |
 //! | `fence.rs` | what was uploaded since the request is kept where the fence looks |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |

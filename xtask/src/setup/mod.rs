@@ -5,6 +5,7 @@
 
 mod debian;
 mod node;
+pub mod schemathesis;
 mod stamp;
 mod standard_library;
 mod wasm_bindgen;
@@ -39,6 +40,18 @@ impl Toolbox {
     /// # Errors
     /// When a step fails: what failed, the end of what it printed, and what to do.
     pub fn ensure() -> Result<Self> {
+        Self::ensure_and(|_| Ok(()))
+    }
+
+    /// The same with what only the tests need.
+    ///
+    /// # Errors
+    /// As [`Toolbox::ensure`].
+    pub fn ensure_for_tests() -> Result<Self> {
+        Self::ensure_and(schemathesis::ensure)
+    }
+
+    fn ensure_and(more: impl FnOnce(&Site<'_>) -> Result<()>) -> Result<Self> {
         let project = Project::locate()?;
         let site =
             Site { lock: lock(&project, "setup")?, versions: Versions::read(&project)?, project: &project };
@@ -46,6 +59,7 @@ impl Toolbox {
         let wasm = wasm_target::ensure(&site)?;
         worker_build::ensure(&site)?;
         wasm_bindgen::ensure(&site)?;
+        more(&site)?;
         drop(site);
         Ok(Self { project, wasm })
     }

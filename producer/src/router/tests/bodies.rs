@@ -87,7 +87,9 @@ fn what_is_wrong_is_pointed_at() {
         (r#"{"objectKeys":["a"],"delay_seconds":86401}"#, &["#/delay_seconds\"", "0 to 86400"]),
         (r#"{"objectKeys":["a"],"delay_seconds":-1}"#, &["#/delay_seconds\""]),
         (r#"{"objectKeys":["a"],"delay_seconds":"5"}"#, &["#/delay_seconds\""]),
-        (r#"{"objectKeys":["a"],"delay_seconds":1.5}"#, &["#/delay_seconds\""]),
+        (r#"{"objectKeys":["a"],"delay_seconds":1.5}"#, &["#/delay_seconds\"", "a whole number"]),
+        (r#"{"objectKeys":["a"],"delay_seconds":1e30}"#, &["#/delay_seconds\"", "0 to 86400"]),
+        (r#"{"objectKeys":["a"],"delay_seconds":-0.5}"#, &["#/delay_seconds\""]),
         (r#"{"objectKeys":["a"],"delay_seconds":1e999}"#, &["#/delay_seconds\"", "out of range"]),
         (r#"{"objectKeys":["a"],"delay_seconds":99999999999999999999}"#, &["#/delay_seconds\""]),
         (
@@ -101,6 +103,16 @@ fn what_is_wrong_is_pointed_at() {
     check_json("[".repeat(100_000), 422, invalid, &["an object like"]);
     let deep = format!("{{\"objectKeys\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     check_json(deep, 422, invalid, &["#/objectKeys/0\"", "expected a string"]);
+}
+
+#[test]
+fn a_delay_is_a_whole_number_however_it_is_written() {
+    let world = World::new();
+    for (text, seconds) in [("0", 0), ("-0", 0), ("3600.0", 3_600), ("8.64e4", 86_400)] {
+        let accepted = world.post(format!(r#"{{"objectKeys":["a"],"delay_seconds":{text}}}"#));
+        assert_eq!(accepted.status, 202, "{text}: {}", accepted.body);
+        assert_eq!(world.queue.delays.borrow().last(), Some(&seconds), "{text}");
+    }
 }
 
 #[test]
