@@ -8,7 +8,7 @@
 //! # Out of scope
 //!
 //! Deleting: the producer has no binding to a bucket. What the ledger's queries look like (`ledger`), what a message looks
-//! like (`protocol`), and the Workers runtime, which only `shell.rs` knows, on wasm32.
+//! like (`protocol`), and the Workers runtime, which only `shell.rs` and `start.rs` know, on wasm32.
 
 mod accept;
 mod assets;
@@ -45,6 +45,8 @@ mod seal;
 mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+#[cfg(target_arch = "wasm32")]
+mod start;
 mod stats;
 mod upkeep;
 mod view;

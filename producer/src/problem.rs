@@ -1,3 +1,5 @@
+use std::ops::Deref;
+
 use protocol::{QueueError, QueueErrorClass, RequestId, Timestamp};
 use serde::Serialize;
 
@@ -6,13 +8,27 @@ use crate::http::Response;
 /// What went wrong with a request: an RFC 9457 problem in the making.
 ///
 /// It has two messages: `detail` for the caller, `cause` for the log. What the platform says goes only to the log.
+///
+/// Boxed, because every `?` on its way hands it on: as it is, that was a tenth of the wasm.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(crate) struct Problem(Box<Contents>);
+
+/// What a problem consists of.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Contents {
     pub(crate) code: ProblemCode,
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(&'static str, String)>,
     pub(crate) cause: Option<String>,
+}
+
+impl Deref for Problem {
+    type Target = Contents;
+
+    fn deref(&self) -> &Contents {
+        &self.0
+    }
 }
 
 /// What kind of thing went wrong. Stable: clients compare these.
@@ -184,7 +200,8 @@ impl ProblemCode {
 
 impl Problem {
     pub(crate) fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), cause: None }
+        let (detail, errors, headers) = (detail.into(), Vec::new(), Vec::new());
+        Self(Box::new(Contents { code, detail, errors, headers, cause: None }))
     }
 
     /// A request whose form is right and whose content is not.
@@ -215,7 +232,7 @@ impl Problem {
     /// Says which parts of the request it is about.
     #[must_use]
     pub(crate) fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
-        self.errors = errors;
+        self.0.errors = errors;
         self
     }
 
@@ -227,13 +244,13 @@ impl Problem {
 
     #[must_use]
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+        self.0.headers.push((name, value.into()));
         self
     }
 
     #[must_use]
     pub(crate) fn with_cause(mut self, cause: impl Into<String>) -> Self {
-        self.cause = Some(cause.into());
+        self.0.cause = Some(cause.into());
         self
     }
 
@@ -251,7 +268,7 @@ impl Problem {
         };
         let mut response = Response::json(status, &body);
         response.headers = vec![("Content-Type", "application/problem+json".to_owned())];
-        response.headers.extend(self.headers);
+        response.headers.extend(self.0.headers);
         response
     }
 }

@@ -1,8 +1,7 @@
-//! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
+//! The Worker: the only file of this crate that the Workers runtime calls with something to do. It translates bindings, and
+//! decides nothing.
 
-use std::time::Duration;
-
-use js_sys::{Array, Function, JSON, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Date, Function, JSON, Object, Promise, Reflect, Uint8Array};
 use ledger::{Binding, D1, SqlLedger};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -12,7 +11,6 @@ use web_sys::{
     Headers, ReadableStream, ReadableStreamDefaultReader, ReadableStreamReadResult, ResponseInit,
     TransformStream, WritableStreamDefaultWriter,
 };
-use worker::{Date, Delay, Env};
 
 use crate::{
     Assets, Body, BodyError, Config, Host, KeyPages, MemoryBudget, Ports, Queue, RateLimiter, Request,
@@ -29,7 +27,7 @@ use crate::{
 /// None but that the runtime can make no response at all: there is an answer to everything.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<Promise, JsValue> {
+pub fn fetch(request: web_sys::Request, env: JsValue, context: JsValue) -> Result<Promise, JsValue> {
     let waiting = context.clone();
     let answered =
         future_to_promise(async move { respond(request, &env, &context).await.map(JsValue::from) });
@@ -41,7 +39,7 @@ pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<Pr
 
 async fn respond(
     request: web_sys::Request,
-    env: &Env,
+    env: &JsValue,
     context: &JsValue,
 ) -> Result<web_sys::Response, JsValue> {
     let Some((queue, ledger)) = bindings(env) else {
@@ -76,13 +74,13 @@ fn wait_until(context: &JsValue, promise: &Promise) -> Result<(), JsValue> {
 /// The cron trigger's handler.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub async fn scheduled(_event: JsValue, env: Env, _context: JsValue) {
+pub async fn scheduled(_event: JsValue, env: JsValue, _context: JsValue) {
     if let Some((queue, ledger)) = bindings(&env) {
         upkeep(&ledger, &queue, &Runtime).await;
     }
 }
 
-fn bindings(env: &Env) -> Option<(DeletionQueue, SqlLedger<D1>)> {
+fn bindings(env: &JsValue) -> Option<(DeletionQueue, SqlLedger<D1>)> {
     match (Binding::find(env, "DELETIONS", "WorkerQueue"), D1::find(env, "LEDGER")) {
         (Ok(queue), Ok(ledger)) => Some((DeletionQueue(queue), SqlLedger::new(ledger))),
         (Err(cause), _) | (_, Err(cause)) => {
@@ -93,7 +91,7 @@ fn bindings(env: &Env) -> Option<(DeletionQueue, SqlLedger<D1>)> {
 }
 
 /// What cannot be read is not what is not there: a key that was to be protected could be deleted.
-fn settings(env: &Env) -> Result<Settings, String> {
+fn settings(env: &JsValue) -> Result<Settings, String> {
     Ok(Settings {
         // What is no text is no token: `null` would be one that anybody guesses.
         api_token: setting(env, "API_TOKEN")?.and_then(|token| token.as_string()),
@@ -104,12 +102,12 @@ fn settings(env: &Env) -> Result<Settings, String> {
 
 /// A setting that is a list in JSON. What wrangler's file gives as a list arrives as one, and counts as its JSON: it must
 /// not be taken for a setting that is not there.
-fn list(env: &Env, name: &str) -> Result<Option<String>, String> {
+fn list(env: &JsValue, name: &str) -> Result<Option<String>, String> {
     let to_json = |value| JSON::stringify(&value).map(String::from).map_err(|_| unreadable(name));
     setting(env, name)?.map(|value| value.as_string().map_or_else(|| to_json(value), Ok)).transpose()
 }
 
-fn setting(env: &Env, name: &str) -> Result<Option<JsValue>, String> {
+fn setting(env: &JsValue, name: &str) -> Result<Option<JsValue>, String> {
     let value = Reflect::get(env, &JsValue::from_str(name)).map_err(|_| unreadable(name))?;
     Ok(Some(value).filter(|value| !value.is_undefined()))
 }
@@ -327,11 +325,23 @@ impl Assets for Files {
     }
 }
 
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(handler: &Function, millis: f64) -> JsValue;
+}
+
 struct Runtime;
 
 impl Host for Runtime {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(Date::now().as_millis())
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "OK because it is past 1970"
+        )]
+        let millis = Date::now() as u64;
+        Timestamp::from_millis(millis)
     }
 
     fn random(&self) -> u128 {
@@ -342,7 +352,16 @@ impl Host for Runtime {
     }
 
     async fn sleep(&self, millis: u64) {
-        Delay::from(Duration::from_millis(millis)).await;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "OK because a wait has fewer than 53 bits of milliseconds"
+        )]
+        let millis = millis as f64;
+        let timer = Promise::new(&mut |resolve, _| {
+            set_timeout(&resolve, millis);
+        });
+        // It is never rejected.
+        drop(JsFuture::from(timer).await);
     }
 }
 
