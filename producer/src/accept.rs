@@ -1,15 +1,16 @@
-use ledger::{EarlierRequest, Idempotency, NewDeletion, NewPart, PartRef, ProducerLedger};
-use protocol::{Counts, DeletionId, Event, Fence, RequestId, State};
+use ledger::{Idempotency, NewDeletion, NewPart, PartRef, ProducerLedger};
+use protocol::{Counts, DeletionId, Event, Fence, RequestId, State, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::assets::Assets;
-use crate::body::{Incoming, Received, WORKING_BYTES_MAX};
+use crate::body::{Incoming, Received, Takes, WORKING_BYTES_MAX};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::idempotency::{self, SENDING_MS, replay};
 use crate::intake::Taken;
+use crate::memory::Reservation;
 use crate::options::Options;
-use crate::outbox::{FilledOutbox, OutboxWriter};
+use crate::outbox::OutboxWriter;
 use crate::problem::Problem;
 use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
@@ -18,7 +19,30 @@ use crate::scope::Scope;
 use crate::sending::{note_sent, send_filled};
 use crate::view::DeletionView;
 
-/// `POST /v1/deletions`, from somebody who may.
+/// `POST /v1/deletions`, from somebody who may: see [`enqueue`].
+pub(crate) async fn accept(
+    request: Request<impl Body>,
+    query: &str,
+    scope: Scope<'_>,
+    request_id: &RequestId,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<Response, Problem> {
+    Ok(enqueue(request, query, Takes::JsonOrNdjson, scope, request_id, ports).await?.response)
+}
+
+/// A deletion whose messages are all stored, by this request or by an earlier one.
+pub(crate) struct Enqueued<'m> {
+    /// Its id.
+    pub(crate) id: DeletionId,
+    /// 202.
+    pub(crate) response: Response,
+    /// The request's body, for a call that takes [`Takes::Json`].
+    pub(crate) body: Vec<u8>,
+    /// The memory that the request holds.
+    pub(crate) reservation: Reservation<'m>,
+}
+
+/// Takes a request in and sends its messages.
 ///
 /// 1. Look at what is said about the body: 413, 415, or 422 for the query; 400 for the Idempotency-Key.
 /// 2. *await* Wait for room in memory: 503.
@@ -33,50 +57,82 @@ use crate::view::DeletionView;
 ///    caller will ask anew, so the rest is cancelled; what was sent may be carried out, which is what was asked for.
 /// 8. *await* Note that all are stored; as after a failed send when that fails.
 /// 9. Say 202.
-pub(crate) async fn accept(
+pub(crate) async fn enqueue<'m>(
     request: Request<impl Body>,
     query: &str,
+    takes: Takes,
     scope: Scope<'_>,
     request_id: &RequestId,
-    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
-) -> Result<Response, Problem> {
-    let &Ports { ledger, queue, host, memory, .. } = ports;
+    ports: &Ports<'m, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<Enqueued<'m>, Problem> {
+    let &Ports { ledger, host, memory, .. } = ports;
     // (1) Form.
     let key = request.idempotency_key.as_deref().map(idempotency::parse).transpose()?;
-    let incoming = Incoming::new(request, query, key.as_ref().map(|_| Sha256::new()))?;
+    let incoming = Incoming::new(request, query, takes, key.as_ref().map(|_| Sha256::new()))?;
 
     // (2) Room.
     let mut reservation = memory.reserve(incoming.memory_bytes(), host).await?;
 
-    // (3) Read, (4) seen before, (5) write the last.
+    // (3) to (9); and whatever comes of it, no message stays that is no deletion's.
     let requested_at = host.now();
-    let id = DeletionId::new(requested_at, host.random());
-    let part = PartRef::request(&id);
+    let part = PartRef::request(&DeletionId::new(requested_at, host.random()));
     let mut outbox = OutboxWriter::new(request_id, &part, requested_at, Fence::default(), ledger);
-    let prepared = prepare(incoming, key, scope, &mut outbox, ledger, host).await;
-    let (received, idempotency, filled) = match prepared {
-        Ok(Prepared::New { received, idempotency, filled }) => (received, idempotency, filled),
-        Ok(Prepared::SeenBefore { earlier, idempotency }) => {
-            outbox.discard(host).await;
-            return replay(earlier, &idempotency, scope.principal, ports).await;
-        }
-        Err(problem) => {
-            outbox.discard(host).await;
-            return Err(problem);
-        }
-    };
-    reservation.shrink(WORKING_BYTES_MAX);
+    let begun = Begun { part: &part, requested_at, request_id };
+    let enqueued = fill_and_send(incoming, key, scope, begun, &mut outbox, &mut reservation, ports).await;
+    outbox.discard_rest(host).await;
+    let (response, body, id) = enqueued?;
+    Ok(Enqueued { id, response, body, reservation })
+}
 
-    // (6) Write down.
+/// A deletion in the making: its part, when it was requested, and by which request.
+struct Begun<'a> {
+    part: &'a PartRef,
+    requested_at: Timestamp,
+    request_id: &'a RequestId,
+}
+
+/// 202, the body for a call that takes [`Takes::Json`], and the deletion.
+type Sent = (Response, Vec<u8>, DeletionId);
+
+async fn fill_and_send<L: ProducerLedger>(
+    incoming: Incoming<'_, impl Body>,
+    key: Option<String>,
+    scope: Scope<'_>,
+    Begun { part, requested_at, request_id }: Begun<'_>,
+    outbox: &mut OutboxWriter<'_, L>,
+    reservation: &mut Reservation<'_>,
+    ports: &Ports<'_, L, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<Sent, Problem> {
+    let &Ports { ledger, queue, host, .. } = ports;
+    // (3) Read.
+    let received = incoming.receive(scope, outbox, host).await?;
+    let Received { options: Options { delay_seconds, fence, labels }, taken, fingerprint, body } = received;
+    reservation.shrink(WORKING_BYTES_MAX + body.len());
+
+    // (4) Seen before.
+    let idempotency = key.zip(fingerprint).map(|(key, fingerprint)| Idempotency { key, fingerprint });
+    if let Some(idempotency) = &idempotency {
+        let earlier = ledger.find_idempotency_key(scope.principal.name(), &idempotency.key).await;
+        if let Some(earlier) = earlier.map_err(|error| Problem::ledger(&error))? {
+            let id = earlier.deletion.clone();
+            let response = replay(earlier, idempotency, scope.principal, ports).await?;
+            return Ok((response, body, id));
+        }
+    }
+
+    // (5) Write the last row, (6) write down.
+    let filled = match taken {
+        Some(_) => Some(outbox.finish().await.map_err(|error| Problem::ledger(&error))?),
+        None => None,
+    };
     let admitted_at = host.now();
-    let Received { options: Options { delay_seconds, fence, labels }, taken, .. } = received;
     let not_before = match delay_seconds {
         0 => requested_at,
-        // From when the caller can know of it.
+        // A window begins when the caller can know of it.
         seconds => admitted_at.plus_millis(u64::from(seconds) * 1_000),
     };
     let deletion = NewDeletion {
-        id: id.clone(),
+        id: part.deletion.clone(),
         requested_by: scope.principal.name().to_owned(),
         requested_at,
         not_before,
@@ -90,17 +146,16 @@ pub(crate) async fn accept(
         labels,
         idempotency,
     };
-    if !ledger.admit_deletion(&deletion).await.map_err(|error| Problem::ledger(&error))? {
-        outbox.discard(host).await;
+    if !outbox.hand_over(ledger.admit_deletion(&deletion)).await.map_err(|error| Problem::ledger(&error))? {
         return Err(idempotency::in_progress());
     }
 
     // (7) Send, (8) note.
     if let Some(filled) = filled {
-        let sent = send_filled(&part, filled, not_before, ledger, queue, host).await;
-        if let Err(problem) = note_sent(&part, sent, ledger, host).await {
+        let sent = send_filled(part, filled, not_before, ledger, queue, host).await;
+        if let Err(problem) = note_sent(part, sent, ledger, host).await {
             if deletion.idempotency.is_none()
-                && let Err(error) = ledger.cancel_deletion(&id, host.now()).await
+                && let Err(error) = ledger.cancel_deletion(&deletion.id, host.now()).await
             {
                 host.emit(&Event::LedgerFailed { operation: "cancel", cause: &error.cause });
             }
@@ -111,46 +166,15 @@ pub(crate) async fn accept(
     // (9) Accepted.
     let Taken { keys, duplicates: duplicates_removed } = taken.unwrap_or_default();
     host.emit(&Event::DeletionAccepted {
-        deletion: &id,
+        deletion: &deletion.id,
         request_id,
         requested_by: &deletion.requested_by,
         keys,
         duplicates_removed,
         messages: deletion.part.as_ref().map_or(0, |part| part.chunk_keys.len()),
     });
-    Ok(accepted(&deletion))
-}
-
-/// What steps 3 to 5 lead to.
-enum Prepared {
-    /// A deletion that is to be written down.
-    New { received: Received, idempotency: Option<Idempotency>, filled: Option<FilledOutbox> },
-    /// One that is there.
-    SeenBefore { earlier: EarlierRequest, idempotency: Idempotency },
-}
-
-async fn prepare<L: ProducerLedger>(
-    incoming: Incoming<'_, impl Body>,
-    key: Option<String>,
-    scope: Scope<'_>,
-    outbox: &mut OutboxWriter<'_, L>,
-    ledger: &L,
-    host: &impl Host,
-) -> Result<Prepared, Problem> {
-    let mut received = incoming.receive(scope, outbox, host).await?;
-    let idempotency =
-        key.zip(received.fingerprint.take()).map(|(key, fingerprint)| Idempotency { key, fingerprint });
-    if let Some(idempotency) = &idempotency {
-        let earlier = ledger.find_idempotency_key(scope.principal.name(), &idempotency.key).await;
-        if let Some(earlier) = earlier.map_err(|error| Problem::ledger(&error))? {
-            return Ok(Prepared::SeenBefore { earlier, idempotency: idempotency.clone() });
-        }
-    }
-    let filled = match received.taken {
-        Some(_) => Some(outbox.finish().await.map_err(|error| Problem::ledger(&error))?),
-        None => None,
-    };
-    Ok(Prepared::New { received, idempotency, filled })
+    let response = accepted(&deletion);
+    Ok((response, body, deletion.id))
 }
 
 /// 202 with a deletion that has just been accepted.

@@ -2,7 +2,6 @@ use std::pin::pin;
 
 use futures::future::{Either, select};
 use ledger::ProducerLedger;
-use protocol::ObjectKey;
 use protocol::limits::{REQUEST_BYTES_MAX, REQUEST_KEYS_MAX};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +19,6 @@ use crate::scope::Scope;
 use crate::wire::WireRequest;
 
 /// A request's body that has not been read yet, and what is said about it.
-#[derive(Debug)]
 pub(crate) struct Incoming<'q, B> {
     body: B,
     format: Format,
@@ -28,6 +26,16 @@ pub(crate) struct Incoming<'q, B> {
     /// How many bytes it has, or at most has.
     bytes_max: usize,
     fingerprint: Option<Sha256>,
+    takes: Takes,
+}
+
+/// What bodies a call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// JSON, which it gets back for an answer that goes through it.
+    Json,
+    /// JSON or NDJSON.
+    JsonOrNdjson,
 }
 
 /// What a body is written in.
@@ -40,7 +48,6 @@ enum Format {
 }
 
 /// What a request has brought, besides the keys.
-#[derive(Debug)]
 pub(crate) struct Received {
     /// What it says beside them.
     pub(crate) options: Options,
@@ -48,6 +55,8 @@ pub(crate) struct Received {
     pub(crate) taken: Option<Taken>,
     /// Tells it from a request with another body, or another query; where that was asked for.
     pub(crate) fingerprint: Option<String>,
+    /// The body, for a call that takes [`Takes::Json`].
+    pub(crate) body: Vec<u8>,
 }
 
 /// How long a body may take to come, in milliseconds: it holds memory as long as it does. 16 MB come at a megabit a second.
@@ -63,9 +72,10 @@ impl<'q, B: Body> Incoming<'q, B> {
     pub(crate) fn new(
         request: Request<B>,
         query: &'q str,
+        takes: Takes,
         fingerprint: Option<Sha256>,
     ) -> Result<Self, Problem> {
-        let format = Format::of(&request)?;
+        let format = Format::of(&request, takes)?;
         if format == Format::Json {
             refuse_all(query, "no parameter beside JSON, which has them as members")?;
         }
@@ -73,7 +83,7 @@ impl<'q, B: Body> Incoming<'q, B> {
         if bytes_max > REQUEST_BYTES_MAX {
             return Err(too_large());
         }
-        Ok(Self { body: request.body, format, query, bytes_max, fingerprint })
+        Ok(Self { body: request.body, format, query, bytes_max, fingerprint, takes })
     }
 
     /// How much memory receiving it takes.
@@ -116,7 +126,7 @@ impl<'q, B: Body> Incoming<'q, B> {
         outbox: &mut OutboxWriter<'_, L>,
         host: &impl Host,
     ) -> Result<Received, Problem> {
-        let bytes = self.bytes_max;
+        let (bytes, keeps_body) = (self.bytes_max, self.takes == Takes::Json);
         let mut reader = Reader::new(self);
         // At once, because growing by doubling would need three times as much in the end.
         reader.buffer.reserve_exact(bytes);
@@ -129,16 +139,26 @@ impl<'q, B: Body> Incoming<'q, B> {
         let options = Options::from_json(delay_seconds, fence, labels.parse()?)?;
         outbox.set_fence(options.sent_fence());
         let Some(object_keys) = object_keys else {
-            return Ok(Received { options, taken: None, fingerprint });
+            if keeps_body {
+                let errors =
+                    vec![FieldError { pointer: "#/in_parts".to_owned(), detail: "expected keys".to_owned() }];
+                return Err(Problem::validation("This call takes no deletion in parts.", errors));
+            }
+            return Ok(Received { options, taken: None, fingerprint, body: Vec::new() });
         };
         if object_keys.count > REQUEST_KEYS_MAX {
             return Err(too_many(object_keys.count));
         }
         let mut intake = Intake::new(scope, Place::Element, host.random());
-        for (at, json) in object_keys.first.iter().enumerate() {
-            push(intake.take(json.get().as_bytes(), at), outbox).await?;
-        }
-        Ok(Received { options, taken: Some(intake.finish()?), fingerprint })
+        let mut keys =
+            object_keys.first.iter().enumerate().map(|(at, json)| Line::Text(at, json.get().as_bytes()));
+        take_in(&mut keys, &mut intake, outbox).await?;
+        drop(keys);
+        let taken = intake.finish()?;
+        // What was read without a length has room for the longest.
+        reader.buffer.shrink_to_fit();
+        let body = if keeps_body { reader.buffer } else { Vec::new() };
+        Ok(Received { options, taken: Some(taken), fingerprint, body })
     }
 
     async fn receive_ndjson<L: ProducerLedger>(
@@ -152,53 +172,41 @@ impl<'q, B: Body> Incoming<'q, B> {
         let mut reader = Reader::new(self);
         let mut intake = Intake::new(scope, Place::Line, host.random());
         let mut lines = Lines::default();
-        loop {
-            let more = reader.read().await?;
-            let mut start = 0;
-            loop {
-                let (line, bytes) = lines.next(reader.buffer.get(start..).unwrap_or_default());
-                start += bytes;
-                let Some(line) = line else { break };
-                take_line(line, &mut intake, outbox).await?;
-            }
-            reader.buffer.drain(..start);
-            if !more {
-                break;
-            }
+        let mut more = true;
+        while more {
+            more = reader.read().await?;
+            let mut there = if more { lines.whole(&reader.buffer) } else { lines.rest(&reader.buffer) };
+            take_in(&mut there, &mut intake, outbox).await?;
+            let read = there.read();
+            reader.buffer.drain(..read);
             lines.shorten(&mut reader.buffer);
         }
-        if let Some(line) = lines.last(&reader.buffer) {
-            take_line(line, &mut intake, outbox).await?;
-        }
-        Ok(Received { options, taken: Some(intake.finish()?), fingerprint: reader.fingerprint() })
+        let fingerprint = reader.fingerprint();
+        Ok(Received { options, taken: Some(intake.finish()?), fingerprint, body: Vec::new() })
     }
 }
 
-async fn take_line<L: ProducerLedger>(
-    line: Line<'_>,
+/// *await* Takes in keys and packs those that are to be deleted.
+async fn take_in<L: ProducerLedger>(
+    lines: &mut dyn Iterator<Item = Line<'_>>,
     intake: &mut Intake<'_>,
     outbox: &mut OutboxWriter<'_, L>,
 ) -> Result<(), Problem> {
-    match line {
-        Line::Text(at, json) => push(intake.take(json, at), outbox).await,
-        Line::TooLong(at) => {
-            intake.refuse(at, "the line is longer than any key");
-            Ok(())
+    for line in lines {
+        let key = match line {
+            Line::Text(at, json) => intake.take(json, at),
+            Line::TooLong(at) => intake.refuse(at, "the line is longer than any key"),
+        };
+        if let Some(key) = key {
+            outbox.push(&key).await.map_err(|error| Problem::ledger(&error))?;
         }
     }
-}
-
-async fn push<L: ProducerLedger>(
-    key: Option<ObjectKey<'_>>,
-    outbox: &mut OutboxWriter<'_, L>,
-) -> Result<(), Problem> {
-    let Some(key) = key else { return Ok(()) };
-    outbox.push(&key).await.map_err(|error| Problem::ledger(&error))
+    Ok(())
 }
 
 impl Format {
-    /// 415 when it is neither.
-    fn of<B>(request: &Request<B>) -> Result<Self, Problem> {
+    /// 415 when it is none that the call takes.
+    fn of<B>(request: &Request<B>, takes: Takes) -> Result<Self, Problem> {
         let unsupported = |detail| Err(Problem::new(ProblemCode::UnsupportedMediaType, detail));
         let encoding = request.content_encoding.as_deref();
         if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
@@ -209,12 +217,17 @@ impl Format {
         if media_type.eq_ignore_ascii_case("application/json") {
             return Ok(Self::Json);
         }
-        if media_type.eq_ignore_ascii_case("application/x-ndjson") {
-            return Ok(Self::Ndjson);
+        match takes {
+            Takes::Json => {
+                unsupported("The body must be JSON. Send the header `Content-Type: application/json`.")
+            }
+            Takes::JsonOrNdjson if media_type.eq_ignore_ascii_case("application/x-ndjson") => {
+                Ok(Self::Ndjson)
+            }
+            Takes::JsonOrNdjson => unsupported(
+                "The body must be JSON. Send the header `Content-Type: application/json`, or `application/x-ndjson`.",
+            ),
         }
-        unsupported(
-            "The body must be JSON. Send the header `Content-Type: application/json`, or `application/x-ndjson`.",
-        )
     }
 }
 

@@ -17,7 +17,7 @@ use crate::wire::Text;
 pub(crate) struct Intake<'a> {
     scope: Scope<'a>,
     place: Place,
-    seen: SeenKeys,
+    seen: KeySet,
     /// How many keys were named.
     asked: usize,
     duplicates: usize,
@@ -43,7 +43,7 @@ impl<'a> Intake<'a> {
         Self {
             scope,
             place,
-            seen: SeenKeys::new(secret),
+            seen: KeySet::new(secret),
             asked: 0,
             duplicates: 0,
             invalid,
@@ -69,9 +69,10 @@ impl<'a> Intake<'a> {
     }
 
     /// Notes a text that is no key.
-    pub(crate) fn refuse(&mut self, at: usize, detail: &str) {
+    pub(crate) fn refuse<'k>(&mut self, at: usize, detail: &str) -> Option<ObjectKey<'k>> {
         self.asked += 1;
         self.invalid.add(|| self.place.error(at, detail.to_owned()));
+        None
     }
 
     /// What was taken in, or what is wrong with it: 413, 422 or 403.
@@ -180,7 +181,8 @@ impl Findings {
     }
 }
 
-fn read_key(json: &[u8]) -> Result<ObjectKey<'_>, String> {
+/// Reads a JSON text as a key, or says what is wrong with it.
+pub(crate) fn read_key(json: &[u8]) -> Result<ObjectKey<'_>, String> {
     // As text, as all JSON here; a line is looked at alone, so that its number is known.
     let json = std::str::from_utf8(json).map_err(|_| "expected UTF-8".to_owned())?;
     let Text(text) = serde_json::from_str(json).map_err(|error| explain(&error))?;
@@ -198,25 +200,35 @@ fn explain(error: &serde_json::Error) -> String {
     }
 }
 
-/// The keys that were there before, as hashes of 128 bits: the keys themselves could be 16 MB.
+/// A set of keys, as hashes of 128 bits: the keys themselves could be 16 MB.
 ///
 /// Two keys of one hash would be taken for one, and the second would not be deleted. With `SipHash` under a secret that is drawn
 /// for each request nobody can look for such keys, and among 100,000 there are two by chance in one request of 7 * 10^28
 /// (100,000² / 2^129).
 #[derive(Debug)]
-struct SeenKeys {
+pub(crate) struct KeySet {
     hasher: SipHasher13,
     hashes: HashSet<u128, BuildHasherDefault<FirstBits>>,
 }
 
-impl SeenKeys {
-    fn new(secret: u128) -> Self {
+impl KeySet {
+    /// An empty set. `secret` is a random number that nobody else knows.
+    pub(crate) fn new(secret: u128) -> Self {
         Self { hasher: SipHasher13::new_with_key(&secret.to_le_bytes()), hashes: HashSet::default() }
     }
 
     /// Adds a key; `false` when it was there before.
-    fn insert(&mut self, key: &ObjectKey<'_>) -> bool {
-        self.hashes.insert(self.hasher.hash(key.as_str().as_bytes()).as_u128())
+    pub(crate) fn insert(&mut self, key: &ObjectKey<'_>) -> bool {
+        self.hashes.insert(self.hash(key))
+    }
+
+    /// Whether a key is in it.
+    pub(crate) fn contains(&self, key: &ObjectKey<'_>) -> bool {
+        self.hashes.contains(&self.hash(key))
+    }
+
+    fn hash(&self, key: &ObjectKey<'_>) -> u128 {
+        self.hasher.hash(key.as_str().as_bytes()).as_u128()
     }
 }
 

@@ -50,6 +50,7 @@ mod start;
 mod stats;
 mod upkeep;
 mod view;
+mod wait;
 mod wire;
 
 pub use assets::Assets;

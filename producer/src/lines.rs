@@ -1,3 +1,5 @@
+use std::mem;
+
 use protocol::limits::KEY_BYTES_MAX;
 
 /// Longest line, in bytes: no key is longer, all of it escaped (`\u00e9`), quoted and with some space around.
@@ -23,19 +25,14 @@ pub(crate) enum Line<'a> {
 }
 
 impl Lines {
-    /// The first whole line of `bytes` that has something on it, and how many bytes have been looked at, with those empty
-    /// ones before it; `None` when there is no such line yet.
-    pub(crate) fn next<'b>(&mut self, bytes: &'b [u8]) -> (Option<Line<'b>>, usize) {
-        let mut start = 0;
-        while let Some(rest) = bytes.get(start..)
-            && let Some(length) = rest.iter().position(|&byte| byte == b'\n')
-        {
-            start += length + 1;
-            if let Some(line) = self.take(rest.get(..length).unwrap_or_default()) {
-                return (Some(line), start);
-            }
-        }
-        (None, start)
+    /// The whole lines of `bytes` that have something on them.
+    pub(crate) fn whole<'l>(&'l mut self, bytes: &'l [u8]) -> LinesOf<'l> {
+        LinesOf { lines: self, bytes, read: 0, ends: false }
+    }
+
+    /// The same where nothing follows `bytes`: no line feed has to follow the last line.
+    pub(crate) fn rest<'l>(&'l mut self, bytes: &'l [u8]) -> LinesOf<'l> {
+        LinesOf { lines: self, bytes, read: 0, ends: true }
     }
 
     /// Throws away what cannot become a key, of the beginning of a line that is left.
@@ -46,17 +43,48 @@ impl Lines {
         }
     }
 
-    /// The last line, which no line feed has to follow.
-    pub(crate) fn last<'b>(&mut self, rest: &'b [u8]) -> Option<Line<'b>> {
-        self.take(rest)
-    }
-
     fn take<'b>(&mut self, line: &'b [u8]) -> Option<Line<'b>> {
         self.taken += 1;
-        if std::mem::take(&mut self.is_too_long) || line.len() > LINE_BYTES_MAX {
+        if mem::take(&mut self.is_too_long) || line.len() > LINE_BYTES_MAX {
             return Some(Line::TooLong(self.taken));
         }
         (!line.trim_ascii().is_empty()).then_some(Line::Text(self.taken, line))
+    }
+}
+
+/// The lines of some bytes.
+pub(crate) struct LinesOf<'l> {
+    lines: &'l mut Lines,
+    bytes: &'l [u8],
+    /// How many of the bytes have been read.
+    read: usize,
+    /// Nothing follows them.
+    ends: bool,
+}
+
+impl LinesOf<'_> {
+    /// How many of the bytes have been read.
+    pub(crate) fn read(&self) -> usize {
+        self.read
+    }
+}
+
+impl<'l> Iterator for LinesOf<'l> {
+    type Item = Line<'l>;
+
+    fn next(&mut self) -> Option<Line<'l>> {
+        loop {
+            let rest = self.bytes.get(self.read..)?;
+            let (line, read) = match rest.iter().position(|&byte| byte == b'\n') {
+                Some(length) => (rest.get(..length)?, length + 1),
+                None if mem::take(&mut self.ends) => (rest, rest.len()),
+                None => return None,
+            };
+            self.read += read;
+            if let Some(line) = self.lines.take(line) {
+                return Some(line);
+            }
+        }
     }
 }
 
@@ -78,20 +106,14 @@ mod tests {
             let (piece, rest) = left.split_at(piece.min(left.len()));
             left = rest;
             buffer.extend_from_slice(piece);
-            let mut start = 0;
-            loop {
-                let (line, looked_at) = lines.next(&buffer[start..]);
-                start += looked_at;
-                match line {
-                    Some(line) => note(line),
-                    None => break,
-                }
-            }
-            buffer.drain(..start);
+            let mut whole = lines.whole(&buffer);
+            whole.by_ref().for_each(&mut note);
+            let read = whole.read();
+            buffer.drain(..read);
             lines.shorten(&mut buffer);
             assert!(buffer.len() <= LINE_BYTES_MAX);
         }
-        lines.last(&buffer).map(note);
+        lines.rest(&buffer).for_each(note);
         found
     }
 

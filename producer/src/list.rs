@@ -39,14 +39,14 @@ const PARAMETERS: &str = "no parameter of this call; it takes state, label.NAME,
 /// Reads `state`, any number of `label.NAME` and the page out of a query; each at most once.
 fn parse(query: &str) -> Result<(DeletionFilter<'_>, Page), Problem> {
     let (mut filter, mut page) = (DeletionFilter::default(), Page::default());
-    query::read(query, |name, value| {
+    query::read(query, &mut |name, value| {
         match name {
             "state" => {
-                let state = State::from_text(&value).ok_or_else(|| invalid(name, STATES))?;
+                let state = State::from_text(value).ok_or_else(|| invalid(name, STATES))?;
                 filter.state = Some(state);
             }
-            _ if labels::take_parameter(name, &value, &mut filter.labels)? => {}
-            _ if page.take(name, &value)? => {}
+            _ if labels::take_parameter(name, value, &mut filter.labels)? => {}
+            _ if page.take(name, value)? => {}
             _ => return Err(invalid(name, PARAMETERS)),
         }
         Ok(())

@@ -15,7 +15,7 @@ pub struct MemoryBudget {
 
 /// How long a request waits for room, in milliseconds: longer than most requests take, and short enough for the caller, who
 /// is told to come back.
-const WAIT_MS_MAX: u64 = 5_000;
+const WAIT_MS_MAX: u64 = 10_000;
 const PAUSE_MS_MIN: u64 = 25;
 const PAUSE_MS_MAX: u64 = 400;
 

@@ -27,7 +27,7 @@ impl Options {
     /// something.
     pub(crate) fn from_query(query: &str) -> Result<Self, Problem> {
         let mut options = Self::default();
-        query::read(query, |name, value| {
+        query::read(query, &mut |name, value| {
             match name {
                 "delay_seconds" => {
                     let seconds = value.parse().ok().filter(|&seconds| is_delay(seconds));
@@ -36,7 +36,7 @@ impl Options {
                 "fence" => {
                     options.fence = value.parse().map_err(|_| invalid(name, "auto, always or off"))?;
                 }
-                _ if labels::take_parameter(name, &value, &mut options.labels)? => {}
+                _ if labels::take_parameter(name, value, &mut options.labels)? => {}
                 _ => return Err(invalid(name, PARAMETERS)),
             }
             Ok(())

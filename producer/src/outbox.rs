@@ -6,7 +6,6 @@ use protocol::{ChunkRef, Event, Fence, ObjectKey, Packed, Packer, RequestId, Tim
 use crate::host::Host;
 
 /// Fills the outbox with a part that is not written down yet, key by key, and holds no more of it than one row.
-#[derive(Debug)]
 pub(crate) struct OutboxWriter<'a, L> {
     ledger: &'a L,
     upload: &'a RequestId,
@@ -19,10 +18,11 @@ pub(crate) struct OutboxWriter<'a, L> {
     pieces: usize,
     /// How many keys each chunk has, those of the open row too.
     chunk_keys: Vec<usize>,
+    /// The messages may be a deletion's.
+    is_handed_over: bool,
 }
 
 /// What an outbox has been filled with.
-#[derive(Debug)]
 pub(crate) struct FilledOutbox {
     /// How many rows it has.
     pub(crate) pieces: usize,
@@ -46,7 +46,7 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
             ChunkRef { deletion: deletion.clone(), generation: *generation, chunk: part.first_chunk() };
         let packer = Packer::new(first_chunk, requested_at, fence);
         let (bodies, chunk_keys) = (Vec::new(), Vec::new());
-        Self { ledger, upload, part, packer, bodies, bytes: 0, pieces: 0, chunk_keys }
+        Self { ledger, upload, part, packer, bodies, bytes: 0, pieces: 0, chunk_keys, is_handed_over: false }
     }
 
     /// Says which fence the messages have, before the first key is taken in.
@@ -71,11 +71,20 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         Ok(FilledOutbox { pieces: self.pieces, last, chunk_keys: mem::take(&mut self.chunk_keys) })
     }
 
-    /// *await* Removes what was written, because the part will not be. What fails, upkeep does in a day.
-    ///
-    /// MUST NOT be called when writing the part down failed, because that may yet be carried out.
-    pub(crate) async fn discard(self, host: &impl Host) {
-        if self.pieces == 0 {
+    /// *await* Writes the part down whose messages these are. False when it was not: another request came first.
+    pub(crate) async fn hand_over(
+        &mut self,
+        admission: impl Future<Output = Result<bool, LedgerError>>,
+    ) -> Result<bool, LedgerError> {
+        // Also when it fails, because then it may yet be carried out.
+        self.is_handed_over = true;
+        self.is_handed_over = admission.await?;
+        Ok(self.is_handed_over)
+    }
+
+    /// *await* Removes what was written, unless it was handed over. What fails, upkeep does in a day.
+    pub(crate) async fn discard_rest(self, host: &impl Host) {
+        if self.pieces == 0 || self.is_handed_over {
             return;
         }
         if let Err(error) = self.ledger.discard_outbox(self.upload).await {

@@ -4,7 +4,7 @@ use protocol::{Event, RequestId};
 use sha2::{Digest, Sha256};
 
 use crate::assets::Assets;
-use crate::body::{Incoming, Received, WORKING_BYTES_MAX};
+use crate::body::{Incoming, Received, Takes, WORKING_BYTES_MAX};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::idempotency::{SENDING_MS, in_progress};
@@ -51,7 +51,7 @@ pub(crate) async fn put_part(
     let part = PartRef { part: number, ..PartRef::request(&deletion.id) };
 
     // (2) Form and room.
-    let incoming = Incoming::new(request, query, Some(Sha256::new()))?;
+    let incoming = Incoming::new(request, query, Takes::JsonOrNdjson, Some(Sha256::new()))?;
     let mut reservation = memory.reserve(incoming.memory_bytes(), host).await?;
 
     // (3) Read.
@@ -61,11 +61,11 @@ pub(crate) async fn put_part(
     let (taken, fingerprint, filled) = match prepared {
         Ok(Prepared::New { taken, fingerprint, filled }) => (taken, fingerprint, filled),
         Ok(Prepared::PutBefore { earlier, fingerprint }) => {
-            outbox.discard(host).await;
+            outbox.discard_rest(host).await;
             return replay(&part, &earlier, &fingerprint, ports).await;
         }
         Err(problem) => {
-            outbox.discard(host).await;
+            outbox.discard_rest(host).await;
             return Err(problem);
         }
     };
@@ -78,8 +78,9 @@ pub(crate) async fn put_part(
         duplicates_removed: taken.duplicates,
         sending_until: host.now().plus_millis(SENDING_MS),
     };
-    if !ledger.admit_part(&part, &new, &fingerprint).await.map_err(|error| Problem::ledger(&error))? {
-        outbox.discard(host).await;
+    let is_put = outbox.hand_over(ledger.admit_part(&part, &new, &fingerprint)).await;
+    if !is_put.map_err(|error| Problem::ledger(&error))? {
+        outbox.discard_rest(host).await;
         return match find(&part, ledger).await? {
             Some(earlier) => replay(&part, &earlier, &fingerprint, ports).await,
             None => Err(closed()),
@@ -122,7 +123,7 @@ async fn prepare<L: ProducerLedger>(
     ledger: &L,
     host: &impl Host,
 ) -> Result<Prepared, Problem> {
-    let Received { options, taken, fingerprint } = incoming.receive(scope, outbox, host).await?;
+    let Received { options, taken, fingerprint, .. } = incoming.receive(scope, outbox, host).await?;
     let taken = taken.filter(|_| options == Options::default()).ok_or_else(|| {
         let detail = "A part has keys only. What else is said of a deletion is said when it is begun.";
         Problem::new(ProblemCode::ValidationFailed, detail)

@@ -9,14 +9,14 @@ use crate::problem::Problem;
 /// says.
 pub(crate) fn read(
     query: &str,
-    mut take: impl FnMut(&str, Cow<'_, str>) -> Result<(), Problem>,
+    take: &mut dyn FnMut(&str, &str) -> Result<(), Problem>,
 ) -> Result<(), Problem> {
     let mut seen = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let name = decode(name).ok_or_else(|| invalid("", TEXT))?;
         let value = decode(value).ok_or_else(|| invalid(&name, TEXT))?;
-        take(&name, value)?;
+        take(&name, &value)?;
         if seen.contains(&name) {
             return Err(invalid(&name, "the parameter once"));
         }

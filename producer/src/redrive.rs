@@ -169,7 +169,7 @@ async fn send_again(
         Ok(Some(filled)) => filled,
         Ok(None) => return Ok(0),
         Err(error) => {
-            outbox.discard(*host).await;
+            outbox.discard_rest(*host).await;
             return Err(Problem::ledger(&error));
         }
     };
@@ -187,8 +187,9 @@ async fn send_again(
             sending_until: host.now().plus_millis(SENDING_MS),
         },
     };
-    if !ledger.admit_redrive(&redrive).await.map_err(|error| Problem::ledger(&error))? {
-        outbox.discard(*host).await;
+    let is_first = outbox.hand_over(ledger.admit_redrive(&redrive)).await;
+    if !is_first.map_err(|error| Problem::ledger(&error))? {
+        outbox.discard_rest(*host).await;
         return Ok(0);
     }
     let (keys, messages) = (redrive.part.keys(), filled.chunk_keys.len());

@@ -21,6 +21,7 @@ use crate::redrive;
 use crate::scope::Scope;
 use crate::seal::seal;
 use crate::stats;
+use crate::wait::delete_and_wait;
 
 /// What the producer stands on.
 #[derive(Debug)]
@@ -69,6 +70,7 @@ pub(crate) enum OpenCall {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
     CancelDeletion,
+    DeleteAndWait,
     CreateDeletion,
     ListDeletions,
     ListKeys(KeyList),
@@ -96,6 +98,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("POST", "/v1/redrives", Access::AnyOf(&[Role::Operate], Call::RedriveFailures)),
     route("GET", "/v1/stats", Access::AnyOf(&[Role::Read], Call::ReadStats)),
     route("GET", "/v1/unreadable-messages", Access::AnyOf(&[Role::Operate], Call::ListUnreadableMessages)),
+    route("POST", "/", Access::AnyOf(&[Role::Delete], Call::DeleteAndWait)),
     route("GET", "/openapi.json", Access::Open(OpenCall::ReadDescription)),
     route("GET", "/healthz", Access::Open(OpenCall::Healthz)),
     route("GET", "/readyz", Access::Open(OpenCall::Readyz)),
@@ -218,10 +221,10 @@ where
     };
     check_rate(Caller::Token(principal.name()), *limiter, *host).await?;
     principal.require_any(roles)?;
+    let scope = Scope { principal, protected };
     match call {
-        Call::CreateDeletion => {
-            accept(request, query, Scope { principal, protected }, request_id, ports).await
-        }
+        Call::DeleteAndWait => delete_and_wait(request, query, scope, request_id, ports).await,
+        Call::CreateDeletion => accept(request, query, scope, request_id, ports).await,
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion => read::deletion(id, principal, *ledger, *host).await,
         Call::CancelDeletion => read::cancel(id, principal, *ledger, *host).await,
@@ -232,9 +235,7 @@ where
             redrive::deletion(id, query, request.body, principal, request_id, ports).await
         }
         Call::RedriveFailures => redrive::failures(query, request, request_id, ports).await,
-        Call::PutPart => {
-            put_part(id, number, request, query, Scope { principal, protected }, request_id, ports).await
-        }
+        Call::PutPart => put_part(id, number, request, query, scope, request_id, ports).await,
         Call::SealDeletion => seal(id, query, request.body, principal, *ledger, *host).await,
         Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,

@@ -64,7 +64,7 @@ async fn respond(
 }
 
 /// What is left of an isolate's 128 MB by everything else: the Workers' code, what JavaScript holds, and all other calls.
-static MEMORY: MemoryBudget = MemoryBudget::new(80_000_000);
+static MEMORY: MemoryBudget = MemoryBudget::new(64_000_000);
 
 fn wait_until(context: &JsValue, promise: &Promise) -> Result<(), JsValue> {
     let wait_until: Function = Reflect::get(context, &JsValue::from_str("waitUntil"))?.dyn_into()?;
@@ -325,12 +325,6 @@ impl Assets for Files {
     }
 }
 
-#[wasm_bindgen]
-extern "C" {
-    #[wasm_bindgen(js_name = setTimeout)]
-    fn set_timeout(handler: &Function, millis: f64) -> JsValue;
-}
-
 struct Runtime;
 
 impl Host for Runtime {
@@ -352,16 +346,11 @@ impl Host for Runtime {
     }
 
     async fn sleep(&self, millis: u64) {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "OK because a wait has fewer than 53 bits of milliseconds"
-        )]
-        let millis = millis as f64;
-        let timer = Promise::new(&mut |resolve, _| {
-            set_timeout(&resolve, millis);
-        });
-        // It is never rejected.
-        drop(JsFuture::from(timer).await);
+        // Where the runtime has no such thing there is no pause.
+        if let Some(scheduler) = Binding::find_any(&js_sys::global(), "scheduler") {
+            #[expect(clippy::cast_precision_loss, reason = "pauses are shorter than 2^53 milliseconds")]
+            drop(scheduler.call("wait", &Array::of1(&JsValue::from(millis as f64))).await);
+        }
     }
 }
 

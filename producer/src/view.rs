@@ -93,9 +93,7 @@ impl<'a> FailureView<'a> {
         Some(Self {
             key: serde_json::from_str(&record.key_json).ok()?,
             code: code_text(record.code),
-            message: record
-                .code
-                .map_or("A later version of the consumer gave this key up.", FailureCode::message),
+            message: failure_message(record.code),
             attempts: record.attempts,
             failed_at: record.failed_at,
         })
@@ -124,6 +122,11 @@ impl<'a> SkipView<'a> {
             skipped_at: record.skipped_at,
         })
     }
+}
+
+/// Why a key ended undeleted, for a person.
+pub(crate) fn failure_message(code: Option<FailureCode>) -> &'static str {
+    code.map_or("A later version of the consumer gave this key up.", FailureCode::message)
 }
 
 /// A page of messages that could not be read.

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::limits::{
     DELETE_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MESSAGE_METADATA_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX,
 };
@@ -17,7 +19,7 @@ pub struct Packed {
 /// would take it over [`MESSAGE_BODY_BYTES_MAX`] bytes as they are sent, escapes included.
 ///
 /// A key at a time, so that neither the keys nor the messages of a request need be in memory together.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Packer {
     /// The chunk that the open message is of.
     chunk: ChunkRef,
@@ -25,6 +27,13 @@ pub struct Packer {
     fence: Fence,
     /// The message that takes keys, once there is one.
     open: Option<Packed>,
+}
+
+impl fmt::Debug for Packer {
+    /// Shows no key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer").field("chunk", &self.chunk).finish_non_exhaustive()
+    }
 }
 
 impl Packer {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{checks, demo, dev, output, project::Worker, setup::Toolbox, workers};
+use crate::{bench, checks, demo, dev, output, project::Worker, setup::Toolbox, workers};
 
 /// The developer's tasks of r2-deletion-queue
 #[derive(Debug, Parser)]
@@ -29,6 +29,9 @@ enum Task {
     Dev(dev::Options),
     /// Check, build and try everything, as CI does
     Test,
+    /// Measure something, and fail where it is over what was promised
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 /// Does what the command line says. The exit code is 0 when it was done, 1 when it failed, 2 when it was not understood.
@@ -64,6 +67,7 @@ impl Task {
             Self::Demo(options) => demo::run(&Toolbox::ensure()?, &options),
             Self::Dev(options) => dev::run(&Toolbox::ensure()?, &options),
             Self::Test => checks::run(),
+            Self::Bench(bench) => bench::run(&Toolbox::ensure()?, &bench),
         }
     }
 }

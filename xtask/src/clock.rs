@@ -27,6 +27,11 @@ impl Stopwatch {
     }
 }
 
+/// Lets a while pass, as an answer has asked for.
+pub(crate) fn wait(how_long: Duration) {
+    thread::sleep(how_long);
+}
+
 /// Lets a moment pass.
 pub fn pause() {
     thread::sleep(POLL);

@@ -8,6 +8,7 @@
 //! # Out of scope
 //! Anything that runs in production.
 
+pub mod bench;
 pub mod checks;
 pub mod cli;
 pub mod clock;

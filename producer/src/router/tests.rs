@@ -22,6 +22,7 @@ mod bodies;
 mod parts;
 mod reads;
 mod redrive;
+mod wait;
 
 #[derive(Default)]
 struct FakeHost {
@@ -783,12 +784,12 @@ fn a_request_of_the_wrong_form_is_told_what_is_right() {
         ("PUT", "/v1/deletions", "GET, POST"),
         ("DELETE", "/v1/deletions/del_x", "GET"),
         ("POST", "/healthz", "GET"),
+        ("GET", "/", "POST"),
     ] {
         let refused = ask(method, target);
         assert_eq!((refused.status, refused.header("Allow")), (405, Some(allow)), "{method} {target}");
     }
     for target in [
-        "/",
         "/v1",
         "/v1/deletions/",
         "/v1/deletions/a/b",

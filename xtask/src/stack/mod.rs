@@ -51,6 +51,8 @@ pub struct StackOptions {
     /// Whether building a Worker again restarts it in the running stack. Else the stack keeps a copy of what it was
     /// started with.
     pub follow_builds: bool,
+    /// Whether the Workers can be looked into while they run, through [`Stack::inspector`].
+    pub inspect: bool,
 }
 
 impl StackOptions {
@@ -66,6 +68,7 @@ impl StackOptions {
             token: "development".to_owned(),
             configs,
             follow_builds: false,
+            inspect: false,
         })
     }
 }
@@ -89,7 +92,7 @@ impl Stack {
     pub fn start(options: StackOptions) -> Result<Self> {
         let project = Project::locate()?;
         Worker::ALL.iter().try_for_each(|&worker| workers::require_built(&project, worker))?;
-        let StackOptions { port, state, token, mut configs, follow_builds } = options;
+        let StackOptions { port, state, token, mut configs, follow_builds, inspect } = options;
         fs::create_dir_all(&state).with_context(|| format!("{} cannot be made", state.display()))?;
         let state = state.canonicalize()?;
         let alone = claim(&state)?;
@@ -106,6 +109,10 @@ impl Stack {
             wrangler.arg("--config").arg(file);
         }
         wrangler.arg("--port").arg(port.unwrap_or(0).to_string());
+        if inspect {
+            // wrangler's own inspector shows the first Worker only. Here it says where the runtime's is, which shows all.
+            wrangler.env("WRANGLER_LOG", "debug");
+        }
         let group =
             Group::start(&mut wrangler, log).context("wrangler cannot be started. Run cargo xtask setup.")?;
         let mut stack = Self { group, url: String::new(), token, state, _alone: alone };
@@ -145,6 +152,16 @@ impl Stack {
     pub fn log(&self) -> Result<String> {
         let bytes = fs::read(self.log_path()).context("the log of the stack cannot be read")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Where V8's inspector of a Worker is, by its name; the Worker must have been called once.
+    ///
+    /// # Errors
+    /// When the stack was not started to be inspected.
+    pub fn inspector(&self, worker: &str) -> Result<String> {
+        let log = self.log()?;
+        let port = inspector_port(&log).context("The log does not say where the inspector is.")?;
+        Ok(format!("ws://127.0.0.1:{port}/core:user:{worker}"))
     }
 
     /// Whether it is still running.
@@ -214,9 +231,23 @@ fn ready_url(log: &str) -> Option<&str> {
     rest.lines().next().map(str::trim)
 }
 
+/// The port in wrangler's `"userWorkerInspectorUrl":{"protocol":"ws:","hostname":"127.0.0.1","port":"36097",…`.
+fn inspector_port(log: &str) -> Option<&str> {
+    let (_, rest) = log.rsplit_once("\"userWorkerInspectorUrl\":{")?;
+    let (_, rest) = rest.split_once("\"port\":\"")?;
+    rest.split('"').next()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ready_url;
+    use super::{inspector_port, ready_url};
+
+    #[test]
+    fn the_inspector_is_read_from_the_log() {
+        let url = r#""userWorkerInspectorUrl":{"protocol":"ws:","hostname":"127.0.0.1","port":"36097","pathname":"/x"}"#;
+        assert_eq!(inspector_port(&format!("{{\"port\":\"1\",{url}}}")), Some("36097"));
+        assert_eq!(inspector_port("starting"), None);
+    }
 
     #[test]
     fn the_address_is_read_from_the_log() {
