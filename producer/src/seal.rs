@@ -8,6 +8,7 @@ use crate::http::{Body, Response};
 use crate::page::refuse_all;
 use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
 use crate::read;
+use crate::wire::Whole;
 
 const PARTS: &str = "parts";
 const TOTAL_KEYS: &str = "total_keys";
@@ -63,10 +64,12 @@ impl Said {
     fn from_json(body: &[u8]) -> Result<Self, Problem> {
         let fields = Fields::from_json(body, &[PARTS, TOTAL_KEYS])?;
         let expected = format!("how many parts there are, from 1 to {PARTS_MAX}");
-        let parts = fields.get(PARTS, &expected)?.filter(|parts| (1..=PARTS_MAX).contains(parts));
+        let parts = fields.get(PARTS, &expected)?.and_then(|Whole(parts)| u32::try_from(parts).ok());
+        let parts = parts.filter(|parts| (1..=PARTS_MAX).contains(parts));
         let parts = parts.ok_or_else(|| Fields::wrong(PARTS, &expected))?;
         let expected = "how many keys there are in all parts, duplicates included";
-        let total_keys = fields.get(TOTAL_KEYS, expected)?.filter(|&keys| keys > 0 && keys < 1 << 53);
+        let total_keys = fields.get(TOTAL_KEYS, expected)?.map(|Whole(keys)| keys);
+        let total_keys = total_keys.filter(|&keys| keys > 0 && keys < 1 << 53);
         let total_keys = total_keys.ok_or_else(|| Fields::wrong(TOTAL_KEYS, expected))?;
         Ok(Self { parts, total_keys })
     }
@@ -85,7 +88,8 @@ impl Said {
             })
             .take(ERRORS_LISTED_MAX)
             .collect();
-        if let Some(last) = parts.last().filter(|last| last.part > self.parts) {
+        let last = parts.last().filter(|last| last.part > self.parts && errors.len() < ERRORS_LISTED_MAX);
+        if let Some(last) = last {
             errors.push(error(PARTS, format!("part {} is there too", last.part)));
         }
         let keys: u64 = parts.iter().map(|part| part.keys + part.duplicates_removed).sum();

@@ -108,8 +108,8 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
                 }
                 IN_PARTS if in_parts.is_none() => in_parts = Some(map.next_value()?),
                 DELAY_SECONDS if delay_seconds.is_none() => {
-                    let Seconds(seconds) = map.next_value()?;
-                    delay_seconds = Some(seconds);
+                    let Whole(seconds) = map.next_value()?;
+                    delay_seconds = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
                 }
                 FENCE if fence.is_none() => fence = Some(map.next_value()?),
                 LABELS if labels.is_none() => labels = Some(map.next_value()?),
@@ -171,30 +171,30 @@ impl<'de> Visitor<'de> for KeysSeed<'_> {
     }
 }
 
-/// A whole number of seconds, also where it is written `3600.0`: JSON does not tell the two apart, and a client that
-/// calculates with fractions writes it so. What is more than a `u32` holds is its maximum.
-struct Seconds(u32);
+/// A whole number, also where it is written `3600.0`: JSON does not tell the two apart, and a client that calculates with
+/// fractions writes it so.
+pub(crate) struct Whole(pub(crate) u64);
 
-impl<'de> Deserialize<'de> for Seconds {
+impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_u64(SecondsVisitor)
+        deserializer.deserialize_u64(WholeVisitor)
     }
 }
 
-struct SecondsVisitor;
+struct WholeVisitor;
 
-impl Visitor<'_> for SecondsVisitor {
-    type Value = Seconds;
+impl Visitor<'_> for WholeVisitor {
+    type Value = Whole;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a whole number of seconds")
+        f.write_str("a whole number")
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Seconds, E> {
-        Ok(Seconds(u32::try_from(number).unwrap_or(u32::MAX)))
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Whole, E> {
+        Ok(Whole(number))
     }
 
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Seconds, E> {
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Whole, E> {
         if number < 0.0 || number.fract() != 0.0 {
             return Err(E::invalid_value(Unexpected::Float(number), &self));
         }
@@ -203,7 +203,7 @@ impl Visitor<'_> for SecondsVisitor {
             clippy::cast_sign_loss,
             reason = "whole, positive, and `as` stops at the maximum"
         )]
-        Ok(Seconds(number as u32))
+        Ok(Whole(number as u64))
     }
 }
 

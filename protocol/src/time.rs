@@ -69,10 +69,11 @@ pub mod rfc3339 {
         }
     }
 
-    /// Reads a time in RFC 3339, of any offset; `None` for what is none, or before the epoch.
+    /// Reads a time in RFC 3339, of any offset; `None` for what is none. One before the epoch is taken for it: nothing of ours
+    /// is as old.
     pub fn parse(text: &str) -> Option<Timestamp> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
-        u64::try_from(time.timestamp_millis()).ok().map(Timestamp::from_millis)
+        Some(Timestamp::from_millis(u64::try_from(time.timestamp_millis()).unwrap_or_default()))
     }
 
     fn to_text(time: Timestamp) -> String {
@@ -98,7 +99,8 @@ pub mod rfc3339 {
             let time = Timestamp::from_millis(1_763_930_000_123);
             assert_eq!(parse("2025-11-23T20:33:20.123Z"), Some(time));
             assert_eq!(parse("2025-11-23T21:33:20.123+01:00"), Some(time));
-            for text in ["", "2025-11-23", "2025-11-23T20:33:20", "1969-12-31T23:59:59Z", "1763930000"] {
+            assert_eq!(parse("1969-12-31T23:59:59Z"), Some(Timestamp::default()));
+            for text in ["", "2025-11-23", "2025-11-23T20:33:20", "1763930000"] {
                 assert_eq!(parse(text), None, "{text}");
             }
         }

@@ -1,7 +1,9 @@
 //! Holds the API's description to the code, and every answer that a test of the router gets to the description.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use jsonschema::Validator;
 use protocol::limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_KEYS_MAX, UNDO_SECONDS_MAX};
 use protocol::{FailureCode, RETENTION_FAILED_MS, RETENTION_MS, State, UnreadableReason};
 use serde::de::DeserializeOwned;
@@ -14,17 +16,26 @@ use crate::router::{Access, ROUTES};
 use crate::{list, page};
 
 /// The document, as it is deployed.
-pub(crate) struct Description(Value);
+pub(crate) struct Description {
+    document: Value,
+    /// By the pointers to their schemas. Each takes some milliseconds to make, and every test of the router needs some.
+    validators: Mutex<BTreeMap<String, Arc<Validator>>>,
+}
+
+static DESCRIPTION: LazyLock<Description> = LazyLock::new(|| Description {
+    document: serde_json::from_str(include_str!("../../assets/openapi.json")).unwrap(),
+    validators: Mutex::default(),
+});
 
 impl Description {
-    pub(crate) fn read() -> Self {
-        Self(serde_json::from_str(include_str!("../../assets/openapi.json")).unwrap())
+    pub(crate) fn read() -> &'static Self {
+        &DESCRIPTION
     }
 
     /// The part at a JSON Pointer, which must be there.
     #[track_caller]
     fn at(&self, pointer: &str) -> &Value {
-        self.0.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not described"))
+        self.document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not described"))
     }
 
     /// Where a part is that may be elsewhere.
@@ -47,10 +58,15 @@ impl Description {
 
     /// What is wrong with `value` by the schema at a pointer.
     pub(crate) fn wrong(&self, schema: &str, value: &Value) -> Option<String> {
-        // The document around it, so that its references lead somewhere.
-        let mut root = self.0.clone();
-        root["allOf"] = json!([self.at(schema)]);
-        let validator = jsonschema::draft202012::new(&root).unwrap();
+        let validator = {
+            let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(validators.entry(schema.to_owned()).or_insert_with(|| {
+                // The document around it, so that its references lead somewhere.
+                let mut root = self.document.clone();
+                root["allOf"] = json!([self.at(schema)]);
+                Arc::new(jsonschema::draft202012::new(&root).unwrap())
+            }))
+        };
         let error = validator.iter_errors(value).next();
         error.map(|error| format!("{error} at {} by {schema}", error.instance_path()))
     }
@@ -68,7 +84,7 @@ impl Description {
         let what = format!("{status} to {method} {pattern}");
         let described = format!("/paths/{}/{}/responses/{status}", escape(pattern), method.to_lowercase());
         let place = match status {
-            _ if self.0.pointer(&described).is_some() => self.follow(described),
+            _ if self.document.pointer(&described).is_some() => self.follow(described),
             404 if pattern == "unmatched" => "/components/responses/NotFound".to_owned(),
             405 => "/components/responses/MethodNotAllowed".to_owned(),
             _ => panic!("{what} is not described: {body}"),
@@ -76,7 +92,7 @@ impl Description {
         let header = |name: &str| headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value);
         let media_type = header("Content-Type").unwrap();
         let schema = format!("{place}/content/{}/schema", escape(media_type));
-        assert!(self.0.pointer(&schema).is_some(), "{what}: {media_type} is not described");
+        assert!(self.document.pointer(&schema).is_some(), "{what}: {media_type} is not described");
         if media_type != "application/x-ndjson" {
             let body = serde_json::from_str(body).unwrap();
             assert_eq!(self.wrong(&schema, &body), None, "{what}: {body}");
@@ -300,7 +316,7 @@ fn every_example_is_one() {
             }
         }
         let body = format!("{operation_at}/requestBody/content/application~1json");
-        let examples = description.0.pointer(&format!("{body}/examples")).and_then(Value::as_object);
+        let examples = description.document.pointer(&format!("{body}/examples")).and_then(Value::as_object);
         for example in examples.into_iter().flat_map(|examples| examples.values()) {
             check(format!("{body}/schema"), &example["value"]);
         }

@@ -1,7 +1,21 @@
-"""The answers that are right although no schema can foresee them. Everything else that a check finds is a failure."""
+"""What Schemathesis cannot know of the API by its description: how NDJSON is written, and which answers no schema foresees."""
+
+import json
 
 import schemathesis
 from schemathesis.openapi.checks import RejectedPositiveData
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(context, value):
+    """Writes a list as lines. What is none, as negative tests have it, is a line that is no key."""
+    return "\n".join(map(json.dumps, value if isinstance(value, list) else [[value]])).encode()
+
+
+@schemathesis.deserializer("application/x-ndjson")
+def elements(context, response):
+    """Reads lines as a list."""
+    return [json.loads(line) for line in response.content.splitlines()]
 
 
 @schemathesis.hook

@@ -1,7 +1,8 @@
 //! `docs/api.md` is true: its `console` blocks are run in order, and every answer is the one that is shown.
 //!
-//! A line that begins with `$ ` is a command for bash, with `$URL` and `$TOKEN`; one that ends in `\` goes on in the next. What
-//! stands below it is what it answers: the body, as JSON or lines of JSON, and with `curl -i` the status and headers before
+//! A line that begins with `$ ` is a command for bash, with `$URL` and `$TOKEN`; one that ends in `\` goes on in the next. One
+//! that is no call of curl is run before each that follows, so that its variables are there. What stands below a call is
+//! what it answers: the body, as JSON or lines of JSON, and with `curl -i` the status and headers before
 //! it, of which only those that matter need be shown. Ids, page tokens and times may be others, ids as long as the same
 //! one is the same everywhere: so the id of an answer can be in a later command. What takes time is asked for until it is as
 //! shown. Where nothing is shown the call must succeed.
@@ -14,6 +15,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{Pair, eventually};
+use protocol::{Fence, ObjectKey, Timestamp, pack_keys};
 use serde_json::{Value, json};
 use xtask::project::{Project, Worker};
 use xtask::stack::Message;
@@ -63,8 +65,8 @@ struct Call {
 struct Reader<'a> {
     pair: &'a Pair,
     folder: &'a Path,
-    /// The assignments so far.
-    variables: String,
+    /// The commands so far that were no calls.
+    before: String,
     /// What the page shows for what is another here: ids.
     renamed: BTreeMap<String, String>,
 }
@@ -75,8 +77,8 @@ impl Reader<'_> {
         let command =
             self.renamed.iter().fold(step.command.clone(), |text, (shown, found)| text.replace(shown, found));
         if !command.starts_with("curl ") {
-            self.variables.push_str(&command);
-            self.variables.push('\n');
+            self.before.push_str(&command);
+            self.before.push('\n');
             return Ok(None);
         }
         let mut last = Ok(());
@@ -101,7 +103,7 @@ impl Reader<'_> {
 
     fn call(&self, command: &str) -> Result<Call> {
         let output = Command::new("bash")
-            .args(["-euc", &format!("{}{command}", self.variables)])
+            .args(["-euc", &format!("{}{command}", self.before)])
             .current_dir(self.folder)
             // Where .curlrc is.
             .env("CURL_HOME", self.folder)
@@ -221,20 +223,29 @@ fn kind(text: &str) -> Option<Kind> {
     (form == "0000-00-00T00:00:00.000Z").then_some(Kind::Time)
 }
 
-/// What the page finds: a deletion whose message the platform has given up, and a message that nobody can read.
+/// What the page finds: a deletion whose message the platform has given up, one with an object that was uploaded since, and a
+/// message that nobody can read.
 fn prepare(pair: &Pair) -> Result<()> {
+    let post = |keys: [&str; 2], delay_seconds: u32| -> Result<String> {
+        let body =
+            json!({"objectKeys": keys, "delay_seconds": delay_seconds, "labels": {"reason": "erasure"}});
+        let json = &[("content-type", "application/json")];
+        let accepted = pair.api().send("POST", "/v1/deletions", json, &body.to_string())?;
+        Ok(accepted.expect::<Value>(202)?["id"].as_str().context("an id")?.to_owned())
+    };
     let keys = ["proj_7/a.jpg", "proj_7/b.jpg"];
-    let body =
-        json!({"objectKeys": keys, "delay_seconds": 3600, "labels": {"reason": "erasure"}}).to_string();
-    let accepted =
-        pair.api().send("POST", "/v1/deletions", &[("content-type", "application/json")], &body)?;
-    let id = accepted.expect::<Value>(202)?["id"].clone();
-    let message =
-        json!({"v": 1, "deletion": id, "chunk": 0, "generation": 0, "requested_at": 0, "keys": keys});
-    pair.gateway().send(&Message { queue: "deadLetters", ..Message::text(message.to_string()) })?;
-    pair.gateway().send(&Message::text("half a mess"))?;
-    pair.settle(id.as_str().context("an id")?)?;
-    Ok(())
+    let failed = post(keys, 3600)?;
+    let keys = keys.map(ObjectKey::parse).into_iter().collect::<Result<Vec<_>, _>>()?;
+    for message in pack_keys(&failed.parse()?, 0, Timestamp::from_millis(0), Fence::Auto, &keys) {
+        pair.gateway().send(&Message { queue: "deadLetters", ..Message::text(message.body) })?;
+    }
+    pair.settle(&failed)?;
+
+    let skipped = post(["proj_8/a.jpg", "proj_8/b.jpg"], 2)?;
+    pair.gateway().put(&["proj_8/b.jpg".to_owned()], 1)?;
+    pair.settle(&skipped)?;
+
+    pair.gateway().send(&Message::text("half a mess"))
 }
 
 #[test]
@@ -246,7 +257,7 @@ fn every_line_of_the_api_page_runs_and_answers_as_shown_and_every_call_has_one()
     fs::write(folder.path().join(".curlrc"), rc)?;
 
     let mut reader =
-        Reader { pair: &pair, folder: folder.path(), variables: String::new(), renamed: BTreeMap::new() };
+        Reader { pair: &pair, folder: folder.path(), before: String::new(), renamed: BTreeMap::new() };
     let mut calls = Vec::new();
     for step in steps(&page()?) {
         calls.extend(reader.run(&step)?);
@@ -305,6 +316,8 @@ fn the_tables_of_the_api_page_name_what_the_description_does() -> Result<()> {
     let named = [
         fields("DeletionRequest"),
         fields("Deletion"),
+        fields("RedriveRequest"),
+        words(&schemas["Fence"]["enum"]),
         words(&schemas["State"]["enum"]),
         words(&schemas["FailureCode"]["enum"]),
         words(&schemas["UnreadableMessage"]["properties"]["reason"]["enum"]),

@@ -89,6 +89,14 @@ fn what_is_not_as_it_was_said_is_not_sealed_and_says_why() {
     assert_eq!((missing.status, &missing.body["code"]), (409, &json!("parts_incomplete")));
     assert_eq!(errors(&missing), ["part 2 is missing", "part 3 is missing", "part 4 is there too"]);
     assert_eq!(errors(&world.seal(&id, 1_000, 20)).len(), 20);
+    // The one that is too many would be the twenty-first.
+    world.put(&id, 30, &keys(0..1));
+    assert_eq!(errors(&world.seal(&id, 29, 20)).len(), 20);
+    let world = World::new();
+    let id = world.begin();
+    for (number, keys) in [(1, keys(0..10)), (4, keys(10..20))] {
+        world.put(&id, number, &keys);
+    }
     world.put(&id, 2, &keys(20..21));
     world.put(&id, 3, &keys(20..21));
     assert_eq!(errors(&world.seal(&id, 4, 21)), ["the parts have 22 keys"]);
@@ -104,6 +112,8 @@ fn what_is_not_as_it_was_said_is_not_sealed_and_says_why() {
         let refused = world.ask(request("POST", &target, body.to_string().into_bytes()));
         assert_eq!((refused.status, &refused.body["errors"][0]["pointer"]), (422, &json!(pointer)), "{body}");
     }
+    let body = json!({"parts": 4.0, "total_keys": 22.0}).to_string();
+    assert_eq!(world.ask(request("POST", &format!("/v1/deletions/{id}/seal"), body.into())).status, 202);
     assert_eq!(world.seal(&id, 4, 22).status, 202);
 }
 
