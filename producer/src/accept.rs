@@ -16,7 +16,7 @@ use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
 use crate::router::Ports;
 use crate::scope::Scope;
-use crate::sending::{note_sent, send_filled};
+use crate::sending::{Unsent, note_sent, send_part};
 use crate::view::DeletionView;
 
 /// `POST /v1/deletions`, from somebody who may: see [`enqueue`].
@@ -152,7 +152,7 @@ async fn fill_and_send<L: ProducerLedger>(
 
     // (7) Send, (8) note.
     if let Some(filled) = filled {
-        let sent = send_filled(part, filled, not_before, ledger, queue, host).await;
+        let sent = send_part(part, Unsent::Filled(filled), not_before, ledger, queue, host).await;
         if let Err(problem) = note_sent(part, sent, ledger, host).await {
             if deletion.idempotency.is_none()
                 && let Err(error) = ledger.cancel_deletion(&deletion.id, host.now()).await

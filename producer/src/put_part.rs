@@ -17,7 +17,7 @@ use crate::rate_limit::RateLimiter;
 use crate::read;
 use crate::router::Ports;
 use crate::scope::Scope;
-use crate::sending::{note_sent, resume, send_filled};
+use crate::sending::{Unsent, note_sent, resume, send_part};
 use crate::view::PartView;
 
 /// `PUT /v1/deletions/{id}/parts/{number}`: puts a part of a deletion that was begun in parts. Putting it again is answered the
@@ -94,7 +94,7 @@ pub(crate) async fn put_part(
         duplicates_removed: new.duplicates_removed as u64,
         messages: new.chunk_keys.len() as u64,
     };
-    let sent = send_filled(&part, filled, deletion.not_before, ledger, queue, host).await;
+    let sent = send_part(&part, Unsent::Filled(filled), deletion.not_before, ledger, queue, host).await;
     note_sent(&part, sent, ledger, host).await?;
     host.emit(&Event::PartAccepted {
         deletion: &part.deletion,

@@ -18,7 +18,7 @@ use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
 use crate::read;
 use crate::router::Ports;
-use crate::sending::{note_sent, resume, send_filled};
+use crate::sending::{Unsent, note_sent, resume, send_part};
 use crate::view::{RedriveView, RedrivesView};
 
 /// Most failures that one redrive of a deletion takes, and most bytes of their keys as JSON: they must fit into one part.
@@ -196,7 +196,7 @@ async fn send_again(
     host.emit(&Event::RedriveStarted { deletion: &record.id, request_id, generation, keys, messages });
 
     // (3) Send.
-    let sent = send_filled(&part, filled, host.now(), *ledger, *queue, *host).await;
+    let sent = send_part(&part, Unsent::Filled(filled), host.now(), *ledger, *queue, *host).await;
     note_sent(&part, sent, *ledger, *host).await?;
     Ok(keys as u64)
 }

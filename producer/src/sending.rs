@@ -49,52 +49,48 @@ async fn send_all(bodies: Vec<String>, delay_seconds: u32, queue: &impl Queue) -
     try_join!(lane(), lane(), lane(), lane(), lane(), lane()).map(drop)
 }
 
-/// Sends what an outbox has just been filled with: what is not at hand any more is read back.
-pub(crate) async fn send_filled(
-    part: &PartRef,
-    filled: FilledOutbox,
-    not_before: Timestamp,
-    ledger: &impl ProducerLedger,
-    queue: &impl Queue,
-    host: &impl Host,
-) -> Result<(), SendingError> {
-    let FilledOutbox { pieces, last, .. } = filled;
-    let send = async |bodies| {
-        let sent = send_all(bodies, delay_seconds(host.now(), not_before), queue).await;
-        sent.map_err(SendingError::Queue)
-    };
-    // The last first, so that it is out of memory while the others come.
-    send(last).await?;
-    for piece in 0..pieces - 1 {
-        let bodies = ledger.read_outbox(part, piece, None).await.map_err(SendingError::Ledger)?;
-        // It has been cancelled in the meantime, or it must not be said to be sent.
-        let missing = || LedgerError { cause: "a row of the outbox is missing".to_owned() };
-        send(bodies.ok_or_else(|| SendingError::Ledger(missing()))?).await?;
-    }
-    Ok(())
+/// The messages of a part that are to be sent.
+pub(crate) enum Unsent<'a> {
+    /// Those that its outbox has just been filled with: all of them must be there.
+    Filled(FilledOutbox),
+    /// Those that its outbox has, of the chunks that are wanted or of all.
+    Stored(Option<&'a [u32]>),
 }
 
-/// Sends what the outbox has of a part, of the chunks that are `wanted` or of all, in what is left of its undo window.
-/// Answers with the number of messages. Sending one that was sent before is harmless.
-pub(crate) async fn send_outbox(
+/// Sends messages of a part, in what is left of its undo window. Answers with their number. Sending one that was sent before is
+/// harmless.
+pub(crate) async fn send_part(
     part: &PartRef,
-    wanted: Option<&[u32]>,
+    unsent: Unsent<'_>,
     not_before: Timestamp,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
     host: &impl Host,
 ) -> Result<usize, SendingError> {
-    let mut sent = 0;
-    for piece in 0.. {
-        let Some(bodies) = ledger.read_outbox(part, piece, wanted).await.map_err(SendingError::Ledger)?
-        else {
-            break;
-        };
+    // What is at hand first, so that it is out of memory while the others come.
+    let (mut bodies, rows, wanted) = match unsent {
+        Unsent::Filled(FilledOutbox { pieces, last, .. }) => (last, Some(pieces.saturating_sub(1)), None),
+        Unsent::Stored(wanted) => (Vec::new(), None, wanted),
+    };
+    let (mut sent, mut row) = (0, 0);
+    loop {
         sent += bodies.len();
         let delay_seconds = delay_seconds(host.now(), not_before);
         send_all(bodies, delay_seconds, queue).await.map_err(SendingError::Queue)?;
+        if rows == Some(row) {
+            return Ok(sent);
+        }
+        bodies = match ledger.read_outbox(part, row, wanted).await.map_err(SendingError::Ledger)? {
+            Some(bodies) => bodies,
+            None if rows.is_none() => return Ok(sent),
+            // It has been cancelled in the meantime, or it must not be said to be sent.
+            None => {
+                let cause = "a row of the outbox is missing".to_owned();
+                return Err(SendingError::Ledger(LedgerError { cause }));
+            }
+        };
+        row += 1;
     }
-    Ok(sent)
 }
 
 /// Whole seconds from `now` to `not_before`, rounded up: an undo window is never cut short.
@@ -105,12 +101,12 @@ pub(crate) fn delay_seconds(now: Timestamp, not_before: Timestamp) -> u32 {
 /// Notes that every message of a part is stored, or gives the sending up for the next request to take over.
 pub(crate) async fn note_sent(
     part: &PartRef,
-    sent: Result<(), SendingError>,
+    sent: Result<usize, SendingError>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<(), Problem> {
     let noted = match sent {
-        Ok(()) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
+        Ok(_) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
         Err(error) => Err(error),
     };
     let Err(error) = noted else { return Ok(()) };
@@ -133,7 +129,7 @@ pub(crate) async fn resume(
     let now = host.now();
     let held = ledger.hold_sending(part, now, now.plus_millis(SENDING_MS)).await;
     let Some(not_before) = held.map_err(|error| Problem::ledger(&error))? else { return Ok(false) };
-    let sent = send_outbox(part, None, not_before, ledger, queue, host).await;
-    note_sent(part, sent.map(drop), ledger, host).await?;
+    let sent = send_part(part, Unsent::Stored(None), not_before, ledger, queue, host).await;
+    note_sent(part, sent, ledger, host).await?;
     Ok(true)
 }

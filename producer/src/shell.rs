@@ -136,8 +136,9 @@ fn read(request: web_sys::Request) -> Request<Incoming> {
 
 /// The path and the query of a URL, as they came.
 fn target(url: &str) -> String {
-    let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
-    after_scheme.find('/').and_then(|start| after_scheme.get(start..)).unwrap_or("/").to_owned()
+    // Behind the two slashes of the scheme.
+    let start = url.match_indices('/').nth(2);
+    start.and_then(|(start, _)| url.get(start..)).unwrap_or("/").to_owned()
 }
 
 fn write(

@@ -3,7 +3,7 @@ use protocol::{Event, MESSAGE_LIFE_SECONDS_MAX, RETENTION_FAILED_MS, RETENTION_M
 
 use crate::host::Host;
 use crate::queue::Queue;
-use crate::sending::{SendingError, send_outbox};
+use crate::sending::{SendingError, Unsent, send_part};
 
 /// How long a deletion that nobody was told 202 for waits to be asked for again with its Idempotency-Key, in milliseconds.
 const ABANDONED_MS: u64 = 86_400_000;
@@ -46,7 +46,7 @@ async fn resend_lost(ledger: &impl ProducerLedger, queue: &impl Queue, host: &im
     let lost = ledger.list_lost(now.minus_millis(LOST_MS), now, RESENT_MAX).await;
     let mut resent = 0;
     for LostPart { part, chunks } in told(lost, "list_lost", host).unwrap_or_default() {
-        match send_outbox(&part, Some(&chunks), now, ledger, queue, host).await {
+        match send_part(&part, Unsent::Stored(Some(&chunks)), now, ledger, queue, host).await {
             Ok(messages) => {
                 told(ledger.mark_resent(&part, host.now()).await, "mark_resent", host);
                 host.emit(&Event::DeletionResent { deletion: &part.deletion, messages });
