@@ -2,12 +2,14 @@
 //!
 //! | test file | what it shows |
 //! |---|---|
+//! | `bad_input.rs` | whatever is wrong with a body is told at once, and nothing of it is accepted |
 //! | `configuration.rs` | the wrangler files say what the code relies on |
 //! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
 //! | `description.rs` | every answer to made-up requests is as the API's description says |
 //! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there |
 //! | `fence.rs` | what was uploaded since the request is kept where the fence looks |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
+//! | `parts.rs` | a million keys in parts are one deletion with exact counts, and half an upload is never a whole one |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
 //! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
@@ -60,8 +62,16 @@ impl Pair {
     /// # Errors
     /// When it does not end in time, or when its counts do not add up.
     pub fn settle(&self, id: &str) -> Result<Deletion> {
+        self.settle_within(PATIENCE, id)
+    }
+
+    /// The same for one that may take so long.
+    ///
+    /// # Errors
+    /// When it does not end in time, or when its counts do not add up.
+    pub fn settle_within(&self, patience: Duration, id: &str) -> Result<Deletion> {
         let api = self.api();
-        eventually("the deletion is final", || {
+        eventually_within(patience, "the deletion is final", || {
             let deletion = api.deletion(id)?;
             let counts = deletion.counts;
             let sum = counts.pending + counts.deleted + counts.skipped + counts.failed + counts.cancelled;
@@ -93,13 +103,25 @@ impl Deref for Pair {
 ///
 /// # Errors
 /// When asking fails, or when there is no answer in time.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn eventually<T>(what: &str, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_within(PATIENCE, what, ask)
+}
+
+/// The same for what may take so long.
+///
+/// # Errors
+/// When asking fails, or when there is no answer in time.
+pub fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let started = Instant::now();
-    while started.elapsed() < PATIENCE {
+    while started.elapsed() < patience {
         if let Some(answer) = ask()? {
             return Ok(answer);
         }
         thread::sleep(Duration::from_millis(50));
     }
-    bail!("not within {} s: {what}", PATIENCE.as_secs())
+    bail!("not within {} s: {what}", patience.as_secs())
 }
