@@ -2,9 +2,9 @@
 //!
 //! | test file | what it shows |
 //! |---|---|
-//! | `bad_input.rs` | whatever is wrong with a body is told at once, and nothing of it is accepted |
+//! | `bad_input.rs` | whatever comes as a body: 4xx within a second that says what is wrong and where, and nothing is accepted |
 //! | `configuration.rs` | the wrangler files say what the code relies on |
-//! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
+//! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names, by either call |
 //! | `description.rs` | every answer to made-up requests is as the API's description says |
 //! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there |
 //! | `fence.rs` | what was uploaded since the request is kept where the fence looks |

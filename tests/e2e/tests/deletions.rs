@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use e2e::Pair;
+use serde_json::{Value, json};
 use xtask::stack::Counts;
 
 fn deleted(total: usize) -> Counts {
@@ -101,6 +102,19 @@ fn duplicates_count_once_and_missing_objects_count_as_deleted() -> Result<()> {
     assert_eq!((accepted.counts.total, accepted.duplicates_removed), (3, 2));
     assert_eq!(pair.settle(&accepted.id)?.counts, deleted(3));
     assert!(pair.keys()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_first_clients_call_waits_and_tells_what_became_of_each_key() -> Result<()> {
+    let pair = Pair::start()?;
+    pair.gateway().put(&["proj_42/a", "proj_42/\u{e9}\"", "proj_421/bystander"].map(str::to_owned), 1)?;
+    let keys = ["proj_42/a", "proj_42/missing", "proj_42/\u{e9}\"", "proj_42/a"];
+    let body = json!({ "objectKeys": keys }).to_string();
+    let answer = pair.api().send("POST", "/", &[("content-type", "application/json")], &body)?;
+    let results = keys.map(|key| json!({"key": key, "success": true}));
+    assert_eq!(answer.expect::<Value>(200)?, json!({ "results": results }));
+    assert_eq!(pair.keys()?, ["proj_421/bystander"]);
     Ok(())
 }
 

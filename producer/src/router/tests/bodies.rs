@@ -1,5 +1,6 @@
 //! What a request may say, in JSON and in NDJSON, and what is said of everything else.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 
 use proptest::prelude::*;
@@ -176,7 +177,8 @@ fn a_request_takes_100_000_keys_and_not_one_more() {
     }
 }
 
-/// A body whose messages are several rows of the outbox: all but the last are read back to be sent.
+/// A body whose messages are several rows of the outbox: all but the last are read back to be sent, and each can be found
+/// there by its chunk.
 #[test]
 fn keys_of_16_mb_are_all_sent_once() {
     let keys: Vec<String> = (0..15_600).map(|n| format!("{n:01020}")).collect();
@@ -185,6 +187,14 @@ fn keys_of_16_mb_are_all_sent_once() {
     assert_eq!(accepted.status, 202, "{}", accepted.body);
     assert_eq!(accepted.body["messages"], world.queue.stored.borrow().len());
     assert_eq!(world.stored_keys(), keys);
+
+    let id: DeletionId = accepted.body["id"].as_str().unwrap().parse().unwrap();
+    let stored = world.queue.stored.borrow();
+    for body in [stored.first(), stored.get(60), stored.last()].map(Option::unwrap) {
+        let wanted = BTreeSet::from([ChunkMessage::from_json(body).unwrap().chunk.chunk]);
+        let piece = |piece| block_on(world.ledger.read_outbox(&id, piece, Some(&wanted))).unwrap();
+        assert_eq!((0..).map_while(piece).flatten().collect::<Vec<_>>(), std::slice::from_ref(body));
+    }
 }
 
 #[test]
