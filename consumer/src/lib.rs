@@ -3,7 +3,8 @@
 //! # In scope
 //!
 //! Decoding messages one by one, claiming chunks, deleting in bulk, finding the keys that cannot be deleted, deciding what
-//! is tried again and when, recording, and settling every message. [`handle()`] is all of it.
+//! is tried again and when, recording, telling the operator's endpoint of a deletion's end, and settling every message.
+//! [`handle()`] is all of it.
 //!
 //! # Out of scope
 //!
@@ -17,6 +18,7 @@ mod delete;
 mod delivery;
 mod handle;
 mod host;
+mod notice;
 mod settlement;
 #[cfg(target_arch = "wasm32")]
 mod shell;
@@ -28,4 +30,5 @@ pub use bucket::{Bucket, DeleteCall};
 pub use delivery::{Body, Delivery};
 pub use handle::{CLAIM_MS, handle};
 pub use host::Host;
+pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Queue, Webhook};
 pub use settlement::{Settlement, Settlements};

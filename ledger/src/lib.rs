@@ -19,6 +19,7 @@ mod database;
 mod deletion;
 mod failure;
 mod listing;
+mod notice;
 mod outbox;
 mod part;
 mod record;
@@ -30,10 +31,11 @@ mod sqlite;
 mod stats;
 mod unreadable;
 mod upkeep;
+mod view;
 
 pub use admission::{EarlierRequest, Idempotency, NewDeletion, Sending};
 #[cfg(target_arch = "wasm32")]
-pub use binding::Binding;
+pub use binding::{Binding, object};
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
 #[cfg(target_arch = "wasm32")]
 pub use d1::D1;
@@ -41,6 +43,7 @@ pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::{FailureCursor, FailureRecord};
 pub use listing::{DeletionFilter, DeletionPage};
+pub use notice::{DueNotice, NoticeOutcome, NoticeReply};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
 pub use part::{NewPart, PartRef};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply};
@@ -48,6 +51,7 @@ pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
-pub use stats::{LedgerStats, UnfinishedDeletion};
+pub use stats::{LedgerStats, NoticeStats, UnfinishedDeletion};
 pub use unreadable::{UnreadableMessage, UnreadableRecord};
 pub use upkeep::LostPart;
+pub use view::{DeletionView, ErrorView, code_text};

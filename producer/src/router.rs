@@ -187,7 +187,7 @@ where
         }
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion { id } => read::deletion(id, principal, *ledger, *host).await,
-        Call::CancelDeletion { id } => read::cancel(id, principal, *ledger, *host).await,
+        Call::CancelDeletion { id } => read::cancel(id, principal, *ledger, *queue, *host).await,
         Call::ListFailures { id } => {
             read::failures(id, query, principal, request.accept.as_deref(), *ledger, *host).await
         }

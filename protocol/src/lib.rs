@@ -3,7 +3,7 @@
 //! # In scope
 //!
 //! The limits of the platform, object keys, the message on the Queue and how keys are packed into it, the classes of
-//! R2's and the Queue's errors, the retry policy, the states and counts of a deletion, and the events of the log.
+//! R2's and the Queue's errors, the retry policy, the schedule of completion notices, the states and counts of a deletion, and the events of the log.
 //!
 //! # Out of scope
 //!
@@ -17,6 +17,7 @@ mod key;
 mod labels;
 pub mod limits;
 mod message;
+mod notice;
 mod pack;
 mod positions;
 mod queue_error;
@@ -27,12 +28,13 @@ mod trailing_code;
 mod ulid;
 
 pub use counts::{Counts, Progress, RETENTION_FAILED_MS, RETENTION_MS, State};
-pub use event::{Event, Log, Severity};
+pub use event::{Event, Log, NoticeAttempt, Severity};
 pub use failure::FailureCode;
 pub use id::{DeletionId, InvalidDeletionId, RequestId};
 pub use key::{InvalidKey, ObjectKey};
 pub use labels::Labels;
 pub use message::{ChunkMessage, ChunkRef, UnreadableReason};
+pub use notice::{NoticeRef, QueueMessage, notice_delay_seconds};
 pub use pack::{Packed, Packer, group_into_sends, pack_keys};
 pub use positions::{InvalidPositions, Positions};
 pub use queue_error::{QueueError, QueueErrorClass};

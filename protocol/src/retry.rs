@@ -27,6 +27,8 @@ pub enum RetryCause {
     OutOfTime,
     /// A binding of the consumer is missing.
     Misconfigured,
+    /// A notice is owed of a deletion that was cancelled and is not over yet.
+    NotFinal,
 }
 
 impl RetryCause {
@@ -43,6 +45,7 @@ impl RetryCause {
             Self::ClaimedElsewhere { .. } => "claimed_elsewhere",
             Self::OutOfTime => "out_of_time",
             Self::Misconfigured => "misconfigured",
+            Self::NotFinal => "not_final",
         }
     }
 }
@@ -60,7 +63,7 @@ pub fn retry_delay_seconds(cause: RetryCause, attempt: u32, random: f64) -> u32 
             R2ErrorClass::Throttled => full_jitter(attempt, random).max(THROTTLED_SECONDS_MIN),
             R2ErrorClass::Configuration => CONFIGURATION_SECONDS,
         },
-        RetryCause::LedgerUnavailable => full_jitter(attempt, random),
+        RetryCause::LedgerUnavailable | RetryCause::NotFinal => full_jitter(attempt, random),
         RetryCause::ClaimedElsewhere { seconds } => seconds.saturating_add(full_jitter(1, random)),
         RetryCause::OutOfTime => 1,
         RetryCause::Misconfigured => CONFIGURATION_SECONDS,
@@ -147,6 +150,7 @@ mod tests {
                 RetryCause::LedgerUnavailable,
                 RetryCause::OutOfTime,
                 RetryCause::Misconfigured,
+                RetryCause::NotFinal,
                 RetryCause::ClaimedElsewhere { seconds },
             ] {
                 let delay = retry_delay_seconds(cause, attempt, random);

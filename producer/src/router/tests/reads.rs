@@ -146,6 +146,7 @@ fn the_totals_are_those_of_all_deletions() {
         "oldest_unfinished": {"id": ids[0], "requested_at": oldest.body["requested_at"]},
         "failures": [{"code": "object_locked", "r2_code": 10069, "count": 2}],
         "unreadable_messages": 3,
+        "notices": {"owed": 1, "failed": 0},
     });
     assert_eq!((stats.status, stats.body), (200, expected));
     assert_eq!(world.get("/v1/stats?state=failed").status, 422);
@@ -168,7 +169,8 @@ fn fail(ledger: &impl ConsumerLedger, id: &str, chunks: u32) {
             error: None,
         });
         let outcomes = vec![ChunkOutcome::new(grant, [], failed.collect(), None, 1)];
-        let batch = RecordBatch { token: token.clone(), now, outcomes, unreadable: Vec::new() };
+        let batch =
+            RecordBatch { token: token.clone(), now, outcomes, unreadable: Vec::new(), owe_notices: true };
         block_on(ledger.record(&batch)).unwrap();
     }
 }
