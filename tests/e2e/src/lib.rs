@@ -5,6 +5,7 @@
 //! | `configuration.rs` | the wrangler files say what the code relies on |
 //! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
+//! | `notices.rs` | each end of a deletion is told to the operator's endpoint, once and signed |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
 //! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
