@@ -151,9 +151,6 @@ impl<'a, H: Host> Batch<'a, H> {
                 self.host.emit(&Event::MessageUnreadable { message_id: &delivery.message_id, reason });
             }
         }
-        for finished in &reply.finished {
-            self.host.emit(&finished.event(self.host.now()));
-        }
         self.report_misconfiguration(worked);
         self.finish(worked, None, started_at)
     }

@@ -39,7 +39,7 @@ const _: () =
 ///    safe within the claim: a missing object counts as deleted.
 /// 5. *await* Record, in one write, which also owes a notice for each deletion that it ends. Repeating it is safe: the record
 ///    takes the claim with it. Until it is confirmed nothing is acknowledged.
-/// 6. *await* Have those notices looked at. What is left undone here, upkeep does.
+/// 6. *await* Write those ends to the log, and have their notices looked at. What is left undone here, upkeep does.
 /// 7. Settle: acknowledged is only what the ledger has given a proof for.
 ///
 /// Messages that have a notice looked at go beside 2 to 6 ([`Notices`]): a slow endpoint holds up no delete and no record.
@@ -134,7 +134,9 @@ async fn handle_chunks<H: Host>(
     };
     let reply = record_with_retries(record, ledger, host).await.map_err(|error| ("record", error))?;
 
-    // (6) Announce.
+    // (6) Announce, to the log and to whoever wants notices.
+    let now = host.now();
+    reply.finished.iter().for_each(|finished| host.emit(&finished.event(now)));
     notices.announce(&reply.finished, host).await;
     Ok(Recorded { worked, unreadable, reply })
 }

@@ -264,6 +264,10 @@ fn a_slow_endpoint_holds_up_no_delete_and_no_record() {
     let finished_at = world.find(&id).finished_at.unwrap();
     assert!(finished_at.millis_since(started_at) < POST_MS_MAX, "recorded after the endpoint's time was up");
     assert!(host.now().millis_since(started_at) < 2 * POST_MS_MAX);
+    let log = host.log.borrow();
+    let ended = log.iter().find(|line| line.contains("deletion.finished") && line.contains(id.as_str()));
+    let ended: Value = serde_json::from_str(ended.unwrap()).unwrap();
+    assert!(ended["duration_ms"].as_u64().unwrap() < POST_MS_MAX, "{ended}");
     assert_eq!(world.stats(), (2, 0));
 }
 

@@ -81,3 +81,14 @@ fn the_platforms_traces_which_show_keys_are_off() -> Result<()> {
     }
     Ok(())
 }
+
+/// Else a request to a zone of ours would go past what stands before its origin, and one to a Worker of ours nowhere.
+#[test]
+fn the_consumer_reaches_its_endpoint_as_anybody_would() -> Result<()> {
+    let flags = config(Worker::Consumer)?["compatibility_flags"].clone();
+    assert!(
+        flags.as_array().context("flags")?.contains(&Value::from("global_fetch_strictly_public")),
+        "{flags}"
+    );
+    Ok(())
+}
