@@ -72,9 +72,10 @@ impl Pair {
         let worker =
             |name: &str, wrangler: &Wrangler| shipped(&root, name, wrangler, &bucket, &database, &queue);
         let mut consumer = worker("consumer", &consumer)?;
-        let settings =
-            settings.iter().map(|(name, value)| ((*name).to_owned(), Binding::Text(value.clone())));
-        consumer.bindings.extend(settings);
+        for (name, value) in settings {
+            consumer.bindings.retain(|(bound, _)| bound != name);
+            consumer.bindings.push(((*name).to_owned(), Binding::Text(value.clone())));
+        }
         let config = Config {
             workers: vec![
                 worker("producer", &producer)?,
