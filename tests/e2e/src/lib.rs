@@ -8,6 +8,7 @@
 //! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there |
 //! | `fence.rs` | what was uploaded since the request is kept where the fence looks |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
+//! | `notices.rs` | each end of a deletion is told to the operator's endpoint, once and signed |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
 //! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
