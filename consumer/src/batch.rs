@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use ledger::{LedgerError, RecordReply, Settled, UnreadableMessage};
 use protocol::{
-    ChunkMessage, ChunkRef, Event, R2ErrorClass, RetryCause, Timestamp, UnreadableReason, retry_delay_seconds,
+    ChunkMessage, ChunkRef, Event, NoticeRef, QueueMessage, R2ErrorClass, RetryCause, Timestamp,
+    UnreadableReason, retry_delay_seconds,
 };
 
 use crate::delivery::{Body, Delivery};
@@ -17,11 +18,25 @@ pub(crate) struct Message<'a> {
     pub(crate) body: ChunkMessage<'a>,
 }
 
+/// A message that has a notice looked at.
+pub(crate) struct NoticeMessage {
+    pub(crate) index: usize,
+    pub(crate) attempts: u32,
+    pub(crate) notice: NoticeRef,
+}
+
+/// A batch's messages by their kind.
+pub(crate) struct Decoded<'a> {
+    pub(crate) messages: Vec<Message<'a>>,
+    pub(crate) notices: Vec<NoticeMessage>,
+    pub(crate) unreadable: Vec<(usize, UnreadableReason)>,
+}
+
 /// The batch at hand, and what is decided about it so far.
 pub(crate) struct Batch<'a, H> {
-    queue: &'a str,
+    pub(crate) queue: &'a str,
     deliveries: &'a [Delivery],
-    host: &'a H,
+    pub(crate) host: &'a H,
     settlements: Settlements,
 }
 
@@ -31,29 +46,36 @@ impl<'a, H: Host> Batch<'a, H> {
         Self { queue, deliveries, host, settlements: Settlements::retry_all(deliveries.len(), 1) }
     }
 
-    /// Reads every message. A chunk that is in the batch twice is taken once; its double comes back later, to be settled
-    /// by what is recorded then.
-    pub(crate) fn decode(&mut self) -> (Vec<Message<'a>>, Vec<(usize, UnreadableReason)>) {
+    /// Reads every message. A chunk that is in the batch twice is taken once, and so is a notice; its double comes back later,
+    /// to be settled by what is recorded then.
+    pub(crate) fn decode(&mut self) -> Decoded<'a> {
         let (mut messages, mut unreadable, mut seen) =
             (Vec::<Message<'a>>::new(), Vec::new(), BTreeSet::new());
+        let mut notices = Vec::<NoticeMessage>::new();
         for (index, delivery) in self.deliveries.iter().enumerate() {
+            let attempts = delivery.attempts;
             let body = match &delivery.body {
-                Body::Text(text) => ChunkMessage::from_json(text),
+                Body::Text(text) => QueueMessage::from_json(text),
                 Body::Other(_) => Err(UnreadableReason::NotText),
             };
             match body {
                 Err(reason) => unreadable.push((index, reason)),
-                Ok(body) => {
-                    let message = Message { index, attempts: delivery.attempts, body };
+                Ok(QueueMessage::Chunk(body)) => {
+                    let message = Message { index, attempts, body };
                     if seen.insert(message.body.chunk.clone()) {
                         messages.push(message);
                     } else {
                         self.retry_claimed(&message, self.host.now());
                     }
                 }
+                Ok(QueueMessage::Notice(notice)) => {
+                    if !notices.iter().any(|message| message.notice == notice) {
+                        notices.push(NoticeMessage { index, attempts, notice });
+                    }
+                }
             }
         }
-        (messages, unreadable)
+        Decoded { messages, notices, unreadable }
     }
 
     /// The message at `index`, to be kept.
@@ -81,6 +103,14 @@ impl<'a, H: Host> Batch<'a, H> {
         let seconds = u32::try_from(millis.div_ceil(1_000)).unwrap_or(u32::MAX);
         let cause = RetryCause::ClaimedElsewhere { seconds };
         self.settlements.retry(message.index, self.delay(cause, message.attempts));
+    }
+
+    /// Settles what became of a notice.
+    pub(crate) fn settle_notice(&mut self, message: &NoticeMessage, looked_at: Result<Settled, RetryCause>) {
+        match looked_at {
+            Ok(proof) => self.acknowledge(message.index, proof),
+            Err(cause) => self.settlements.retry(message.index, self.delay(cause, message.attempts)),
+        }
     }
 
     fn delay(&self, cause: RetryCause, attempts: u32) -> u32 {
@@ -120,9 +150,6 @@ impl<'a, H: Host> Batch<'a, H> {
             if let Some(delivery) = self.deliveries.get(index) {
                 self.host.emit(&Event::MessageUnreadable { message_id: &delivery.message_id, reason });
             }
-        }
-        for finished in &reply.finished {
-            self.host.emit(&finished.event(self.host.now()));
         }
         self.report_misconfiguration(worked);
         self.finish(worked, None, started_at)

@@ -146,6 +146,7 @@ impl Work {
             }
             self.report.calls += 1;
             let answer = in_time(bucket.delete(call), CALL_MS_MAX, host).await;
+            let answer = answer.unwrap_or(Err(R2Error::TimedOut));
             if looks {
                 let gap_ms = host.now().millis_since(began_at);
                 self.report.fence_gap_ms = self.report.fence_gap_ms.max(gap_ms);

@@ -1,13 +1,14 @@
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use ledger::{ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, LedgerError, RecordBatch, RecordReply};
-use protocol::{DEAD_LETTER_QUEUE_SUFFIX, Timestamp};
+use protocol::{DEAD_LETTER_QUEUE_SUFFIX, Timestamp, UnreadableReason};
 
 use crate::allowance::Allowance;
-use crate::batch::{Batch, Message};
+use crate::batch::{Batch, Decoded, Message};
 use crate::bucket::Bucket;
 use crate::delete::CALL_MS_MAX;
 use crate::delivery::Delivery;
 use crate::host::Host;
+use crate::notice::{Endpoint, Notices, Queue};
 use crate::settlement::Settlements;
 use crate::work::Worked;
 
@@ -37,31 +38,66 @@ const _: () =
 /// 4. *await* Delete what was granted, each chunk on its own, but for what the fence keeps; dead letters fail what is
 ///    undecided instead. Repeating it is safe within the claim: a missing object counts as deleted, and one that has come
 ///    since is looked at.
-/// 5. *await* Record, in one write. Repeating it is safe: the record takes the claim with it. Until it is confirmed nothing
-///    is acknowledged.
-/// 6. Settle: acknowledged is only what the ledger has given a proof for.
+/// 5. *await* Record, in one write, which also owes a notice for each deletion that it ends. Repeating it is safe: the record
+///    takes the claim with it. Until it is confirmed nothing is acknowledged.
+/// 6. *await* Write those ends to the log, and have their notices looked at. What is left undone here, upkeep does.
+/// 7. Settle: acknowledged is only what the ledger has given a proof for.
+///
+/// Messages that have a notice looked at go beside 2 to 6 ([`Notices`]): a slow endpoint holds up no delete and no record.
 ///
 /// When the attempts of a message run out, the platform moves it to the dead-letter queue, which ends here too: its
-/// undecided keys become failures.
+/// undecided keys become failures, and a notice is looked at as ever.
 pub async fn handle(
     queue: &str,
     deliveries: &[Delivery],
     bucket: &impl Bucket,
     ledger: &impl ConsumerLedger,
+    notices: &Notices<'_, impl Queue, impl Endpoint>,
     host: &impl Host,
 ) -> Settlements {
     let started_at = host.now();
     let mut batch = Batch::new(queue, deliveries, host);
 
     // (1) Decode.
-    let (messages, mut unreadable) = batch.decode();
+    let Decoded { messages, notices: notice_messages, unreadable } = batch.decode();
+
+    // (2) to (6), and notices beside it.
+    let looked_at = notice_messages.iter().map(|message| notices.look_at(&message.notice, ledger, host));
+    let chunks = handle_chunks(&mut batch, messages, unreadable, bucket, ledger, notices, started_at);
+    let (chunks, looked_at) = join(chunks, join_all(looked_at)).await;
+
+    // (7) Settle.
+    for (message, looked_at) in notice_messages.iter().zip(looked_at) {
+        batch.settle_notice(message, looked_at);
+    }
+    match chunks {
+        Ok(Recorded { worked, unreadable, reply }) => batch.settle(&worked, &unreadable, reply, started_at),
+        Err((operation, error)) => batch.give_up(operation, &error, started_at),
+    }
+}
+
+/// What has become of a batch's chunks, recorded.
+struct Recorded {
+    worked: Vec<Worked>,
+    unreadable: Vec<(usize, UnreadableReason)>,
+    reply: RecordReply,
+}
+
+/// Steps 2 to 6 of [`handle`]; an error is one of the ledger, with the operation that it refused.
+async fn handle_chunks<H: Host>(
+    batch: &mut Batch<'_, H>,
+    messages: Vec<Message<'_>>,
+    mut unreadable: Vec<(usize, UnreadableReason)>,
+    bucket: &impl Bucket,
+    ledger: &impl ConsumerLedger,
+    notices: &Notices<'_, impl Queue, impl Endpoint>,
+    started_at: Timestamp,
+) -> Result<Recorded, (&'static str, LedgerError)> {
+    let host = batch.host;
 
     // (2) Claim.
     let token = host.token();
-    let replies = match claim(&messages, &token, started_at, ledger).await {
-        Ok(replies) => replies,
-        Err(error) => return batch.give_up("claim", &error, started_at),
-    };
+    let replies = claim(&messages, &token, started_at, ledger).await.map_err(|error| ("claim", error))?;
 
     // (3) Sort.
     let mut granted = Vec::new();
@@ -75,7 +111,7 @@ pub async fn handle(
     }
 
     // (4) Delete, or give up.
-    let worked = if queue.ends_with(DEAD_LETTER_QUEUE_SUFFIX) {
+    let worked = if batch.queue.ends_with(DEAD_LETTER_QUEUE_SUFFIX) {
         granted.into_iter().map(Worked::dead_letter).collect()
     } else {
         let (allowance, deadline) = (Allowance::of(granted.len()), started_at.plus_millis(WORK_MS));
@@ -95,14 +131,15 @@ pub async fn handle(
             .iter()
             .map(|&(index, reason)| batch.unreadable_message(index, reason))
             .collect(),
+        owe_notices: notices.are_wanted(),
     };
-    let reply = match record_with_retries(record, ledger, host).await {
-        Ok(reply) => reply,
-        Err(error) => return batch.give_up("record", &error, started_at),
-    };
+    let reply = record_with_retries(record, ledger, host).await.map_err(|error| ("record", error))?;
 
-    // (6) Settle.
-    batch.settle(&worked, &unreadable, reply, started_at)
+    // (6) Announce, to the log and to whoever wants notices.
+    let now = host.now();
+    reply.finished.iter().for_each(|finished| host.emit(&finished.event(now)));
+    notices.announce(&reply.finished, host).await;
+    Ok(Recorded { worked, unreadable, reply })
 }
 
 async fn claim(

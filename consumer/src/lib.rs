@@ -2,8 +2,9 @@
 //!
 //! # In scope
 //!
-//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the keys that cannot be deleted, deciding what
-//! is tried again and when, recording, and settling every message. [`handle()`] is all of it.
+//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the keys
+//! that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint of a deletion's
+//! end, and settling every message. [`handle()`] is all of it.
 //!
 //! # Out of scope
 //!
@@ -19,6 +20,7 @@ mod delivery;
 mod handle;
 mod host;
 mod look;
+mod notice;
 mod settlement;
 #[cfg(target_arch = "wasm32")]
 mod shell;
@@ -31,4 +33,5 @@ pub use bucket::{Bucket, DeleteCall};
 pub use delivery::{Body, Delivery};
 pub use handle::{CLAIM_MS, handle};
 pub use host::Host;
+pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Queue, Webhook};
 pub use settlement::{Settlement, Settlements};

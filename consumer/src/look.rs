@@ -65,6 +65,7 @@ pub(crate) async fn look(
             // A position that the message does not have stays undecided: there is no such key.
             let Some(key) = attempt.message.keys.get(at) else { continue };
             let answer = in_time(bucket.uploaded_at(key), HEAD_MS_MAX, host).await;
+            let answer = answer.unwrap_or(Err(R2Error::TimedOut));
             look.borrow_mut().take_in(at, answer, attempt.message.requested_at);
         }
     };

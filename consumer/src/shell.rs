@@ -2,15 +2,22 @@
 
 use std::time::Duration;
 
-use js_sys::{Array, JSON, Promise, Reflect};
-use ledger::{Binding, D1, SqlLedger};
-use protocol::{Event, Log, ObjectKey, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds};
+use js_sys::{Array, Function, JSON, Promise, Reflect};
+use ledger::{Binding, D1, SqlLedger, object};
+use protocol::{
+    Event, Log, ObjectKey, QueueError, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds,
+};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{AbortController, Response};
 use worker::worker_sys::{Context, Message, MessageBatch};
 use worker::{Date, Delay, Env};
 
-use crate::{Body, Bucket, DeleteCall, Delivery, Host, Settlement, Settlements, handle};
+use crate::{
+    Body, Bucket, DeleteCall, Delivery, Endpoint, Host, NoticeConfig, Notices, Queue, Settlement,
+    Settlements, Webhook, handle,
+};
 
 /// The queue handler.
 ///
@@ -42,8 +49,21 @@ async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
             return Settlements::retry_all(messages.len(), delay_seconds);
         }
     };
+    let (queue_out, config) = way_out(env);
+    let config = config.as_ref().map(Option::as_ref).map_err(String::as_str);
+    let notices = Notices { config, queue: &queue_out, endpoint: &Internet };
     let deliveries: Vec<Delivery> = messages.iter().map(read).collect();
-    handle(queue, &deliveries, &bucket, &ledger, &Runtime).await
+    handle(queue, &deliveries, &bucket, &ledger, &notices, &Runtime).await
+}
+
+/// What notices are sent with. Whoever wants none needs no binding for them.
+fn way_out(env: &Env) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
+    let setting = |name| Reflect::get(env, &JsValue::from_str(name)).ok()?.as_string();
+    let config = NoticeConfig::parse(setting("NOTICE_URL").as_deref(), setting("NOTICE_SECRETS").as_deref());
+    match (Binding::find(env, "DELETIONS", "WorkerQueue"), config) {
+        (Err(cause), Ok(Some(_))) => (QueueOut(None), Err(cause)),
+        (queue, config) => (QueueOut(queue.ok()), config),
+    }
 }
 
 fn read(message: &Message) -> Delivery {
@@ -96,6 +116,50 @@ impl Bucket for R2 {
         let millis = uploaded.dyn_ref::<js_sys::Date>().map(js_sys::Date::get_time);
         let known = millis.filter(|millis| *millis >= 0.0).ok_or(R2Error::Other(0))?;
         Ok(Some(Timestamp::from_millis(to_u64(known))))
+    }
+}
+
+/// The queue that notices' messages are sent to, where it is bound.
+struct QueueOut(Option<Binding>);
+
+impl Queue for QueueOut {
+    async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
+        match &self.0 {
+            Some(queue) => queue.send_batch(&bodies, delay_seconds).await,
+            None => Err(QueueError { code: 0 }),
+        }
+    }
+}
+
+struct Internet;
+
+impl Endpoint for Internet {
+    async fn post(&self, webhook: &Webhook<'_>) -> Option<u16> {
+        // Whoever stops waiting drops this, and with it the request.
+        let request = Abort(AbortController::new().ok()?);
+        let headers: Vec<_> =
+            webhook.headers.iter().map(|(name, value)| (*name, JsValue::from_str(value))).collect();
+        let init = object(&[
+            ("method", JsValue::from_str("POST")),
+            ("redirect", JsValue::from_str("manual")),
+            ("headers", object(&headers).into()),
+            ("body", JsValue::from_str(&webhook.body)),
+            ("signal", request.0.signal().into()),
+        ]);
+        let fetch: Function =
+            Reflect::get(&js_sys::global(), &JsValue::from_str("fetch")).ok()?.dyn_into().ok()?;
+        let answer = fetch.call2(&JsValue::UNDEFINED, &JsValue::from_str(webhook.url), &init).ok()?;
+        let answer = JsFuture::from(answer.dyn_into::<Promise>().ok()?).await.ok()?;
+        Some(answer.unchecked_into::<Response>().status())
+    }
+}
+
+/// A request to the endpoint, which ends with this: one that nobody waits for, and an answer's body that nobody reads.
+struct Abort(AbortController);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -2,13 +2,13 @@
 //! somebody sleeps.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use futures::future::pending;
 use protocol::limits::SAME_KEY_SPACING_MS;
-use protocol::{Event, Log, ObjectKey, R2Error, Timestamp};
+use protocol::{Event, Log, ObjectKey, QueueError, R2Error, Timestamp};
 
-use crate::{Bucket, DeleteCall, Host};
+use crate::{Bucket, DeleteCall, Endpoint, Host, NoticeConfig, Notices, Queue, Webhook};
 
 /// What a failing call does before it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,5 +230,69 @@ impl Host for FakeHost {
 
     async fn sleep(&self, millis: u64) {
         self.advance(millis);
+    }
+}
+
+/// What the endpoint does with a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It answers with this status.
+    Status(u16),
+    /// The connection breaks.
+    Broken,
+    /// It never answers.
+    Never,
+}
+
+/// A webhook as the endpoint got it: its headers by name, and its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) headers: BTreeMap<&'static str, String>,
+    pub(crate) body: String,
+}
+
+/// The ways out: an endpoint that answers as it is told, and a queue that keeps what is sent.
+#[derive(Debug, Default)]
+pub(crate) struct WayOut {
+    /// The next answers, in order; 204 when there are none.
+    pub(crate) answers: RefCell<VecDeque<Answer>>,
+    pub(crate) received: RefCell<Vec<Received>>,
+    /// Messages that were sent, each with its delay.
+    pub(crate) sent: RefCell<Vec<(String, u32)>>,
+    /// The Queue refuses.
+    pub(crate) refuses: Cell<bool>,
+}
+
+impl WayOut {
+    /// Nobody wants notices.
+    pub(crate) fn unused(&self) -> Notices<'_, Self, Self> {
+        Notices { config: Ok(None), queue: self, endpoint: self }
+    }
+
+    pub(crate) fn used<'a>(&'a self, config: Result<&'a NoticeConfig, &'a str>) -> Notices<'a, Self, Self> {
+        Notices { config: config.map(Some), queue: self, endpoint: self }
+    }
+}
+
+impl Endpoint for WayOut {
+    async fn post(&self, webhook: &Webhook<'_>) -> Option<u16> {
+        let headers = webhook.headers.iter().cloned().collect();
+        self.received.borrow_mut().push(Received { headers, body: webhook.body.clone() });
+        let answer = self.answers.borrow_mut().pop_front();
+        match answer.unwrap_or(Answer::Status(204)) {
+            Answer::Status(status) => Some(status),
+            Answer::Broken => None,
+            Answer::Never => pending().await,
+        }
+    }
+}
+
+impl Queue for WayOut {
+    async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
+        if self.refuses.get() {
+            return Err(QueueError { code: 10250 });
+        }
+        self.sent.borrow_mut().extend(bodies.into_iter().map(|body| (body, delay_seconds)));
+        Ok(())
     }
 }

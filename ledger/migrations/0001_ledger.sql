@@ -144,6 +144,21 @@ CREATE TABLE skips (
     PRIMARY KEY (deletion, generation, chunk, position)
 ) WITHOUT ROWID;
 
+-- The completion notices that are owed for deletions that ended, and those that were given up; one that was delivered is
+-- gone. It is written with the end itself, and costs a deletion 2 rows.
+CREATE TABLE notices (
+    deletion TEXT NOT NULL,
+    -- The generation that ended.
+    generation INTEGER NOT NULL,
+    -- How often it was tried.
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- When it is tried next. A message in the Queue sees to it; upkeep sends another when that seems lost.
+    due_at INTEGER NOT NULL,
+    -- When it was given up.
+    failed_at INTEGER,
+    PRIMARY KEY (deletion, generation)
+) WITHOUT ROWID;
+
 -- Messages that no chunk could be read from, with their bodies.
 CREATE TABLE unreadable_messages (
     message_id TEXT PRIMARY KEY,

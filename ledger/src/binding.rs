@@ -4,6 +4,7 @@
 //! sixth of each Worker's wasm. Here because both Workers call D1, and each another binding besides.
 
 use js_sys::{Array, Function, Object, Promise, Reflect};
+use protocol::QueueError;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
@@ -43,10 +44,39 @@ impl Binding {
         answer.await.map_err(|error| to_text(&error))
     }
 
+    /// Sends messages of these bodies, as texts, to the queue that this binding is: within the limits of one send.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`]; some, all or none of the messages may be stored then.
+    pub async fn send_batch(&self, bodies: &[String], delay_seconds: u32) -> Result<(), QueueError> {
+        // The fields are flat, whatever the documentation's page shows.
+        let message = |body: &String| {
+            object(&[
+                ("body", JsValue::from_str(body)),
+                ("contentType", JsValue::from_str("text")),
+                ("delaySeconds", JsValue::from(delay_seconds)),
+            ])
+        };
+        let messages: Array = bodies.iter().map(message).collect();
+        let sent = self.call("sendBatch", &Array::of1(&messages)).await;
+        sent.map(drop).map_err(|message| QueueError::from_message(&message))
+    }
+
     /// Calls a method that answers at once.
     pub(crate) fn call_now(&self, method: &str, arguments: &Array) -> Result<JsValue, String> {
         call(&self.0, method, arguments).map_err(|error| to_text(&error))
     }
+}
+
+/// An object with these fields.
+pub fn object(fields: &[(&str, JsValue)]) -> Object {
+    let object = Object::new();
+    for (name, value) in fields {
+        // Fails only for what is no object.
+        let _ = Reflect::set(&object, &JsValue::from_str(name), value);
+    }
+    object
 }
 
 /// Calls a method of any object.

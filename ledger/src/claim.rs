@@ -57,7 +57,7 @@ pub struct Grant {
 }
 
 /// Proof that nothing more is owed to a message: the ledger has every key of its chunk decided, its deletion cancelled,
-/// or its body kept. Only the ledger makes one, and nothing else lets a message be acknowledged.
+/// its body kept, or what became of its notice. Only the ledger makes one, and nothing else lets a message be acknowledged.
 #[derive(Debug)]
 pub struct Settled(pub(crate) ());
 

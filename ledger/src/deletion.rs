@@ -1,7 +1,7 @@
 use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, Progress, State, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
-use crate::outbox;
+use crate::{notice, outbox};
 
 /// A deletion as the ledger knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct ErrorCount {
 }
 
 const CANCEL: &str = "\
-UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL AND finished_at IS NULL";
+UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL AND finished_at IS NULL RETURNING id";
 
 const FIND: &str = "\
 SELECT d.id, d.labels, d.fence,
@@ -88,9 +88,11 @@ pub(crate) async fn cancel(
     database: &impl Database,
     id: &DeletionId,
     now: Timestamp,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
+    let ids = json(&[id])?;
     let cancel = Statement::new(CANCEL, [id.as_str().into(), now.as_millis().into()]);
-    database.batch(vec![cancel, outbox::empty(json(&[id])?)]).await.map(drop)
+    let answer = database.batch(vec![cancel, outbox::empty(ids.clone()), notice::owe(ids, now)]).await?;
+    Ok(answer.first().is_some_and(|rows| !rows.is_empty()))
 }
 
 pub(crate) async fn find(

@@ -20,6 +20,7 @@ mod database;
 mod deletion;
 mod failure;
 mod listing;
+mod notice;
 mod outbox;
 mod part;
 mod record;
@@ -32,10 +33,11 @@ mod sqlite;
 mod stats;
 mod unreadable;
 mod upkeep;
+mod view;
 
 pub use admission::{EarlierRequest, Idempotency, NewDeletion, Sending};
 #[cfg(target_arch = "wasm32")]
-pub use binding::Binding;
+pub use binding::{Binding, object};
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
 pub use cursor::KeyCursor;
 #[cfg(target_arch = "wasm32")]
@@ -44,6 +46,7 @@ pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount};
 pub use failure::FailureRecord;
 pub use listing::{DeletionFilter, DeletionPage};
+pub use notice::{DueNotice, NoticeOutcome, NoticeReply};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
 pub use part::{NewPart, PartRecord, PartRef, Sealing};
 pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
@@ -52,6 +55,7 @@ pub use skip::SkipRecord;
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
-pub use stats::{LedgerStats, UnfinishedDeletion};
+pub use stats::{LedgerStats, NoticeStats, UnfinishedDeletion};
 pub use unreadable::{UnreadableMessage, UnreadableRecord};
 pub use upkeep::LostPart;
+pub use view::{DeletionView, ErrorView, code_text};

@@ -197,17 +197,15 @@ pub(crate) async fn seal(
 ) -> Result<Sealing, LedgerError> {
     let id: Value = deletion.as_str().into();
     let seal = Statement::new(SEAL, [id.clone(), now.as_millis().into(), parts.into(), keys.into()]);
-    let [finish, empty_outbox] = record::finish(&json(&[deletion])?, now);
-    let is_sealed = Statement::new(IS_SEALED, [id.clone()]);
-    let statements = vec![seal, finish, empty_outbox, is_sealed, Statement::new(LIST, [id])];
+    let mut statements = vec![seal, Statement::new(IS_SEALED, [id.clone()]), Statement::new(LIST, [id])];
+    // Whether anybody wants the notice, the consumer knows.
+    statements.extend(record::finish(&json(&[deletion])?, now, true));
     let mut answer = database.batch(statements).await?.into_iter().skip(1);
-    let finished = record::read_finished(&mut answer)?;
-    let mut answer = answer.skip(1);
     let is_sealed = next_rows(&mut answer)?.first().map(|row| row.is("is_sealed")).transpose()?;
     Ok(Sealing {
         is_sealed: is_sealed.unwrap_or_default(),
         parts: next_rows(&mut answer)?.iter().map(read_part).collect::<Result<_, _>>()?,
-        finished,
+        finished: record::read_finished(&mut answer)?,
     })
 }
 

@@ -1,14 +1,15 @@
 use std::collections::BTreeSet;
 
 use protocol::{
-    ChunkRef, Counts, DeletionId, Event, FailureCode, Positions, Progress, R2Error, State, Timestamp,
+    ChunkRef, Counts, DeletionId, Event, FailureCode, NoticeRef, Positions, Progress, R2Error, State,
+    Timestamp,
 };
 use serde::Serialize;
 
 use crate::claim::{Grant, Settled};
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows};
-use crate::outbox;
 use crate::unreadable::{UnreadableMessage, keep_message};
+use crate::{notice, outbox};
 
 /// Everything that one invocation has to write down, in one write.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct RecordBatch {
     pub outcomes: Vec<ChunkOutcome>,
     /// The messages that it could not carry out.
     pub unreadable: Vec<UnreadableMessage>,
+    /// Whether a notice is owed for each deletion that this ends.
+    pub owe_notices: bool,
 }
 
 /// What became of one chunk in one attempt. Every position of the grant that is neither deleted, skipped nor failed stays
@@ -86,6 +89,11 @@ pub struct FinishedDeletion {
 }
 
 impl FinishedDeletion {
+    /// The notice of this end.
+    pub fn notice(&self) -> NoticeRef {
+        NoticeRef { deletion: self.id.clone(), generation: self.generation }
+    }
+
     /// What the log says of it.
     pub fn event(&self, now: Timestamp) -> Event<'_> {
         let Counts { total, deleted, skipped, failed, .. } = self.counts;
@@ -196,10 +204,15 @@ RETURNING id, generation, requested_at,
     (SELECT SUM(deleted) FROM chunks WHERE deletion = id) AS deleted,
     (SELECT SUM(skipped) FROM chunks WHERE deletion = id) AS skipped";
 
-/// Ends those deletions of `ids`, a JSON list, whose keys are all there and all decided, and gives up what was kept to send
-/// them again. [`read_finished`] reads the answer.
-pub(crate) fn finish(ids: &Value, now: Timestamp) -> [Statement; 2] {
-    [Statement::new(FINISH_DELETIONS, [ids.clone(), now.as_millis().into()]), outbox::empty(ids.clone())]
+/// Ends those deletions of `ids`, a JSON list, whose keys are all there and all decided, gives up what was kept to send
+/// them again, and owes a notice for each. [`read_finished`] reads the answer.
+pub(crate) fn finish(ids: &Value, now: Timestamp, owe_notices: bool) -> Vec<Statement> {
+    let finish = Statement::new(FINISH_DELETIONS, [ids.clone(), now.as_millis().into()]);
+    let mut statements = vec![finish, outbox::empty(ids.clone())];
+    if owe_notices {
+        statements.push(notice::owe(ids.clone(), now));
+    }
+    statements
 }
 
 /// The deletions that the statements of [`finish`] have ended.
@@ -214,7 +227,7 @@ pub(crate) async fn record(
     database: &impl Database,
     batch: &RecordBatch,
 ) -> Result<RecordReply, LedgerError> {
-    let RecordBatch { token, now, outcomes, unreadable } = batch;
+    let RecordBatch { token, now, outcomes, unreadable, owe_notices } = batch;
     let now_ms = now.as_millis();
     let mut statements = Vec::new();
     for outcome in outcomes {
@@ -234,7 +247,7 @@ pub(crate) async fn record(
     let wire: Vec<WireOutcome<'_>> = outcomes.iter().map(WireOutcome::from).collect();
     let ids: BTreeSet<&str> = wire.iter().map(|outcome| outcome.deletion).collect();
     statements.push(Statement::new(RECORD_CHUNKS, [json(&wire)?, token.as_str().into(), now_ms.into()]));
-    statements.extend(finish(&json(&ids)?, *now));
+    statements.extend(finish(&json(&ids)?, *now, *owe_notices));
 
     let mut answer = database.batch(statements).await?.into_iter().skip(before_chunks);
     read_reply(batch, &mut answer)

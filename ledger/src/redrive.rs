@@ -69,6 +69,12 @@ UPDATE deletions SET generation = ?2, finished_at = NULL, cancelled_at = NULL
 WHERE id = ?1 AND generation + 1 = ?2
   AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
 
+/// The deletion is not over any more; a notice of its end will be owed when it is.
+const TAKE_NOTICES: &str = "\
+DELETE FROM notices
+WHERE deletion = ?1 AND generation < ?2
+  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
+
 const IS_WRITTEN: &str = "\
 SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3";
 
@@ -90,6 +96,7 @@ pub(crate) async fn admit(database: &impl Database, redrive: &NewRedrive) -> Res
         Statement::new(INSERT_PART, part::values(&at, &redrive.part, None)?),
         Statement::new(TAKE_FAILURES, taken.collect::<Vec<_>>()),
         Statement::new(REOPEN, named()),
+        Statement::new(TAKE_NOTICES, named()),
         Statement::new(IS_WRITTEN, named()),
     ];
     Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))

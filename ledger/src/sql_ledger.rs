@@ -1,12 +1,13 @@
-use protocol::{DeletionId, RequestId, Timestamp};
+use protocol::{DeletionId, NoticeRef, RequestId, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
-use crate::claim::{self, ClaimBatch, ClaimReply};
+use crate::claim::{self, ClaimBatch, ClaimReply, Settled};
 use crate::cursor::KeyCursor;
 use crate::database::{Database, LedgerError, Statement, run};
 use crate::deletion::{self, DeletionRecord};
 use crate::failure::{self, FailureRecord};
 use crate::listing::{self, DeletionFilter, DeletionPage};
+use crate::notice::{self, NoticeOutcome, NoticeReply};
 use crate::outbox::{self, OutboxPiece};
 use crate::part::{self, NewPart, PartRecord, PartRef, Sealing};
 use crate::record::{self, RecordBatch, RecordReply};
@@ -174,7 +175,7 @@ pub trait ProducerLedger {
         limit: usize,
     ) -> impl Future<Output = Result<usize, LedgerError>>;
 
-    /// Cancels a deletion: no chunk of it is begun any more.
+    /// Cancels a deletion: no chunk of it is begun any more, and a notice is owed. False when it was over or cancelled.
     ///
     /// # Errors
     ///
@@ -183,7 +184,20 @@ pub trait ProducerLedger {
         &self,
         id: &DeletionId,
         now: Timestamp,
-    ) -> impl Future<Output = Result<(), LedgerError>>;
+    ) -> impl Future<Output = Result<bool, LedgerError>>;
+
+    /// At most `limit` notices that were due before `before` and that nobody has seen to, longest overdue first. They count as
+    /// due now from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn wake_notices(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<NoticeRef>, LedgerError>>;
 
     /// The deletion as it stands, or `None` when there is none of that id.
     ///
@@ -302,6 +316,28 @@ pub trait ConsumerLedger {
     ///
     /// [`LedgerError`]; nothing may be acknowledged then.
     fn record(&self, batch: &RecordBatch) -> impl Future<Output = Result<RecordReply, LedgerError>>;
+
+    /// What is to be done about a notice.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn find_notice(
+        &self,
+        notice: &NoticeRef,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<NoticeReply, LedgerError>>;
+
+    /// Notes what became of a notice: proof that nothing more is owed to the message that had it looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; the message may not be acknowledged then.
+    fn record_notice(
+        &self,
+        notice: &NoticeRef,
+        outcome: NoticeOutcome,
+    ) -> impl Future<Output = Result<Settled, LedgerError>>;
 }
 
 /// The ledger over a database.
@@ -408,8 +444,17 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         upkeep::remove_expired(&self.database, before, failed_before, limit).await
     }
 
-    async fn cancel_deletion(&self, id: &DeletionId, now: Timestamp) -> Result<(), LedgerError> {
+    async fn cancel_deletion(&self, id: &DeletionId, now: Timestamp) -> Result<bool, LedgerError> {
         deletion::cancel(&self.database, id, now).await
+    }
+
+    async fn wake_notices(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<NoticeRef>, LedgerError> {
+        notice::wake(&self.database, before, now, limit).await
     }
 
     async fn find_deletion(
@@ -488,5 +533,17 @@ impl<D: Database> ConsumerLedger for SqlLedger<D> {
 
     async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
         record::record(&self.database, batch).await
+    }
+
+    async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {
+        notice::find(&self.database, notice, now).await
+    }
+
+    async fn record_notice(
+        &self,
+        notice: &NoticeRef,
+        outcome: NoticeOutcome,
+    ) -> Result<Settled, LedgerError> {
+        notice::record(&self.database, notice, outcome).await
     }
 }

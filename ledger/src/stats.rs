@@ -1,4 +1,5 @@
 use protocol::{Counts, DeletionId, Progress, State, Timestamp};
+use serde::Serialize;
 
 use crate::database::{Database, LedgerError, Row, Statement, next_rows};
 use crate::deletion::{ErrorCount, read_error};
@@ -16,6 +17,17 @@ pub struct LedgerStats {
     pub failures: Vec<ErrorCount>,
     /// Messages that could not be read.
     pub unreadable_messages: u64,
+    /// Completion notices that did not get to their end.
+    pub notices: NoticeStats,
+}
+
+/// How many completion notices stand how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NoticeStats {
+    /// Those that are still to be delivered.
+    pub owed: u64,
+    /// Those that were given up.
+    pub failed: u64,
 }
 
 /// A deletion that is not final.
@@ -65,6 +77,11 @@ FROM deletions AS d CROSS JOIN failures AS f ON f.deletion = d.id
 WHERE ?1 IS NULL OR d.requested_by = ?1
 GROUP BY f.code, f.r2_code ORDER BY count DESC, f.code";
 
+const NOTICES: &str = "\
+SELECT COUNT(*) - COUNT(n.failed_at) AS owed, COUNT(n.failed_at) AS failed
+FROM notices AS n JOIN deletions AS d ON d.id = n.deletion
+WHERE ?1 IS NULL OR d.requested_by = ?1";
+
 const UNREADABLE: &str = "SELECT COUNT(*) AS count FROM unreadable_messages";
 
 /// Reads it all in one transaction.
@@ -79,12 +96,14 @@ pub(crate) async fn read(
         Statement::new(OLDEST_UNFINISHED, [requested_by.into(), now.into()]),
         Statement::new(FAILURES, [requested_by.into()]),
         Statement::new(UNREADABLE, []),
+        Statement::new(NOTICES, [requested_by.into()]),
     ];
     let mut answer = database.batch(statements).await?.into_iter();
     let groups = next_rows(&mut answer)?;
     let oldest = next_rows(&mut answer)?;
     let failures = next_rows(&mut answer)?;
     let unreadable = next_rows(&mut answer)?;
+    let notices = next_rows(&mut answer)?;
 
     let mut states = State::ALL.map(|state| (state, 0));
     let mut keys = Counts::default();
@@ -109,7 +128,12 @@ pub(crate) async fn read(
         oldest_unfinished: oldest_unfinished.transpose()?,
         failures: failures.iter().map(read_error).collect::<Result<_, _>>()?,
         unreadable_messages: unreadable_messages.unwrap_or_default(),
+        notices: notices.first().map(read_notices).transpose()?.unwrap_or_default(),
     })
+}
+
+fn read_notices(row: &Row) -> Result<NoticeStats, LedgerError> {
+    Ok(NoticeStats { owed: row.number("owed")?, failed: row.number("failed")? })
 }
 
 /// The state of each deletion of a group, and the counts of all. OK because a state depends on which counts are zero, and

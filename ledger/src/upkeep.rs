@@ -1,6 +1,7 @@
 use protocol::Timestamp;
 
 use crate::database::{Database, LedgerError, Row, Statement, json, run};
+use crate::notice;
 use crate::outbox;
 use crate::part::PartRef;
 
@@ -60,13 +61,14 @@ WHERE finished_at <= ?2 OR cancelled_at <= ?1
    OR finished_at <= ?1 AND NOT EXISTS (SELECT 1 FROM failures WHERE deletion = id)
 LIMIT ?3";
 
-const REMOVE: [&str; 8] = [
+const REMOVE: [&str; 9] = [
     "DELETE FROM labels WHERE (name, value, deletion) IN
         (SELECT l.key, l.value, d.id FROM deletions AS d, json_each(d.labels) AS l
          WHERE d.id IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM chunks WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM failures WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM skips WHERE deletion IN (SELECT value FROM json_each(?1))",
+    "DELETE FROM notices WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM outbox WHERE (upload, deletion) IN
         (SELECT upload, deletion FROM parts WHERE deletion IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM parts WHERE deletion IN (SELECT value FROM json_each(?1))",
@@ -83,7 +85,8 @@ pub(crate) async fn cancel_abandoned(
 ) -> Result<usize, LedgerError> {
     let abandon = Statement::new(ABANDON, [before.as_millis().into(), now.as_millis().into()]);
     let empty = Statement::new(EMPTY_ABANDONED, [now.as_millis().into()]);
-    let answer = database.batch(vec![abandon, empty, outbox::sweep(before)]).await?;
+    let answer =
+        database.batch(vec![abandon, empty, notice::owe_cancelled(now), outbox::sweep(before)]).await?;
     Ok(answer.first().map_or(0, Vec::len))
 }
 

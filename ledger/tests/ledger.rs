@@ -4,12 +4,12 @@
 use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter, Grant,
-    Idempotency, NewDeletion, NewPart, NewRedrive, OutboxPiece, PartRef, ProducerLedger, RecordBatch,
-    RecordReply, Sealing, Sending, SkippedKey, SqlLedger, SqliteDatabase, UnreadableMessage,
+    Idempotency, NewDeletion, NewPart, NewRedrive, NoticeReply, OutboxPiece, PartRef, ProducerLedger,
+    RecordBatch, RecordReply, Sealing, Sending, SkippedKey, SqlLedger, SqliteDatabase, UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
-    ChunkRef, Counts, DeletionId, FailureCode, Positions, R2Error, RequestId, State, Timestamp,
+    ChunkRef, Counts, DeletionId, FailureCode, NoticeRef, Positions, R2Error, RequestId, State, Timestamp,
     UnreadableReason,
 };
 
@@ -81,7 +81,13 @@ fn granted(reply: ClaimReply) -> Grant {
 }
 
 fn record(ledger: &impl ConsumerLedger, token: &str, now: u64, outcomes: Vec<ChunkOutcome>) -> RecordReply {
-    let batch = RecordBatch { token: token.to_owned(), now: at(now), outcomes, unreadable: Vec::new() };
+    let batch = RecordBatch {
+        token: token.to_owned(),
+        now: at(now),
+        outcomes,
+        unreadable: Vec::new(),
+        owe_notices: true,
+    };
     block_on(ledger.record(&batch)).unwrap()
 }
 
@@ -339,6 +345,7 @@ fn a_message_that_cannot_be_read_is_kept_once_with_every_byte() {
             now: at(now),
             outcomes: Vec::new(),
             unreadable: vec![message.clone()],
+            owe_notices: false,
         };
         assert_eq!(block_on(ledger.record(&batch)).unwrap().unreadable.len(), 1);
     }
@@ -644,7 +651,7 @@ proptest! {
         let mut held: [Option<(Grant, u64, String)>; 3] = [None, None, None];
         let mut last: [Option<(ChunkOutcome, String)>; 3] = [None, None, None];
         let mut planned: [Option<NewRedrive>; 3] = [None, None, None];
-        let (mut before, mut finished, mut redrives) = (counts(&ledger, now).0, 0, 0);
+        let (mut before, mut finished, mut redrives) = (counts(&ledger, now).0, 0, 0_usize);
         let mut final_counts = None;
         for step in steps {
             now += 1;
@@ -677,7 +684,7 @@ proptest! {
                     }
                 }
                 Step::Wait => now += LEASE_MS,
-                Step::Cancel => block_on(ledger.cancel_deletion(&id(), at(now))).unwrap(),
+                Step::Cancel => drop(block_on(ledger.cancel_deletion(&id(), at(now))).unwrap()),
                 Step::PlanRedrive { by, limit } => planned[by] = redrive(&ledger, u128::from(now), limit),
                 Step::Redrive { by } => {
                     if let Some(redrive) = planned[by].take() && block_on(ledger.admit_redrive(&redrive)).unwrap() {
@@ -704,6 +711,10 @@ proptest! {
             if let Some(end) = final_counts {
                 prop_assert_eq!(after, end);
             }
+            let generation = u32::try_from(redrives).unwrap();
+            let notice = NoticeRef { deletion: id(), generation };
+            let is_due = matches!(block_on(ledger.find_notice(&notice, at(now))).unwrap(), NoticeReply::Due(_));
+            prop_assert_eq!(is_due, state.is_final(), "a notice is owed of an end, and of nothing else");
             if state.is_final() {
                 final_counts = Some(after);
             }

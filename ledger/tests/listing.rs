@@ -90,7 +90,7 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
     let begin_of =
         |generation, chunk| begin(ledger, ChunkRef { deletion: id.clone(), generation, chunk }, now);
     let begin = |chunk| begin_of(0, chunk);
-    let cancel = || block_on(ledger.cancel_deletion(&id, at(now))).unwrap();
+    let cancel = || assert!(block_on(ledger.cancel_deletion(&id, at(now))).unwrap());
     match course {
         Course::Queued | Course::Accepting => {}
         Course::Running => drop(begin(0)),
@@ -149,7 +149,7 @@ fn begin(ledger: &Ledger, chunk: ChunkRef, now: u64) -> impl FnOnce(usize) + '_ 
             error: (position == 0).then_some(R2Error::ObjectLocked),
         });
         let outcomes = vec![ChunkOutcome::new(grant, failed..2, failed_keys.collect(), None, 1)];
-        let batch = RecordBatch { token, now: at(now), outcomes, unreadable: Vec::new() };
+        let batch = RecordBatch { token, now: at(now), outcomes, unreadable: Vec::new(), owe_notices: false };
         block_on(ledger.record(&batch)).unwrap();
     }
 }
@@ -209,7 +209,13 @@ fn stats_count_failures_by_code_and_unreadable_messages() {
         body: String::new(),
         attempts: 1,
     }];
-    let batch = RecordBatch { token: String::new(), now: at(3), outcomes: Vec::new(), unreadable };
+    let batch = RecordBatch {
+        token: String::new(),
+        now: at(3),
+        outcomes: Vec::new(),
+        unreadable,
+        owe_notices: false,
+    };
     block_on(ledger.record(&batch)).unwrap();
     let stats = block_on(ledger.stats(Some("backend"), at(3))).unwrap();
     let failures: Vec<_> =

@@ -1,5 +1,5 @@
 use ledger::{DeletionRecord, ProducerLedger};
-use protocol::DeletionId;
+use protocol::{DeletionId, NoticeRef};
 
 use crate::auth::{Principal, Role};
 use crate::host::Host;
@@ -8,6 +8,7 @@ use crate::keys::KeyList;
 use crate::ndjson;
 use crate::page::Page;
 use crate::problem::{Problem, ProblemCode};
+use crate::queue::Queue;
 use crate::view::{DeletionView, UnreadableView};
 
 /// `GET /v1/deletions/{id}`: 200 with the deletion, and `Retry-After` until it is final; 404.
@@ -79,11 +80,16 @@ pub(crate) async fn cancel(
     id: &str,
     principal: Principal<'_>,
     ledger: &impl ProducerLedger,
+    queue: &impl Queue,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let DeletionRecord { id, .. } = find(id, principal, ledger, host).await?;
-    ledger.cancel_deletion(&id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
-    deletion(id.as_str(), principal, ledger, host).await
+    let DeletionRecord { id: deletion, generation, .. } = find(id, principal, ledger, host).await?;
+    let cancelled = ledger.cancel_deletion(&deletion, host.now()).await;
+    if cancelled.map_err(|error| Problem::ledger(&error))? {
+        // Whether anybody wants the notice, the consumer knows. If this fails, upkeep sees to it.
+        let _ = queue.send(vec![NoticeRef { deletion, generation }.to_message()], 0).await;
+    }
+    self::deletion(id, principal, ledger, host).await
 }
 
 /// 202 with the deletion as it is now.

@@ -227,7 +227,7 @@ where
         Call::CreateDeletion => accept(request, query, scope, request_id, ports).await,
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion => read::deletion(id, principal, *ledger, *host).await,
-        Call::CancelDeletion => read::cancel(id, principal, *ledger, *host).await,
+        Call::CancelDeletion => read::cancel(id, principal, *ledger, *queue, *host).await,
         Call::ListKeys(list) => {
             read::keys(list, id, query, principal, request.accept.as_deref(), *ledger, *host).await
         }
@@ -236,7 +236,7 @@ where
         }
         Call::RedriveFailures => redrive::failures(query, request, request_id, ports).await,
         Call::PutPart => put_part(id, number, request, query, scope, request_id, ports).await,
-        Call::SealDeletion => seal(id, query, request.body, principal, *ledger, *host).await,
+        Call::SealDeletion => seal(id, query, request.body, principal, *ledger, *queue, *host).await,
         Call::ReadStats => stats::read(query, principal, *ledger, *host).await,
         Call::ListUnreadableMessages => read::unreadable(query, *ledger).await,
     }

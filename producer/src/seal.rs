@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::http::{Body, Response};
 use crate::page::refuse_all;
 use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
+use crate::queue::Queue;
 use crate::read;
 use crate::wire::Whole;
 
@@ -30,6 +31,7 @@ pub(crate) async fn seal(
     body: impl Body,
     principal: Principal<'_>,
     ledger: &impl ProducerLedger,
+    queue: &impl Queue,
     host: &impl Host,
 ) -> Result<Response, Problem> {
     refuse_all(query, "no parameter: this call takes none")?;
@@ -39,6 +41,8 @@ pub(crate) async fn seal(
     let sealing = sealing.map_err(|error| Problem::ledger(&error))?;
     for finished in &sealing.finished {
         host.emit(&finished.event(host.now()));
+        // Whether anybody wants the notice, the consumer knows. If this fails, upkeep sees to it.
+        let _ = queue.send(vec![finished.notice().to_message()], 0).await;
     }
     let errors = said.compare(&sealing.parts);
     if sealing.is_sealed && errors.is_empty() {

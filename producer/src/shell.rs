@@ -1,8 +1,8 @@
 //! The Worker: the only file of this crate that the Workers runtime calls with something to do. It translates bindings, and
 //! decides nothing.
 
-use js_sys::{Array, Date, Function, JSON, Object, Promise, Reflect, Uint8Array};
-use ledger::{Binding, D1, SqlLedger};
+use js_sys::{Array, Date, Function, JSON, Promise, Reflect, Uint8Array};
+use ledger::{Binding, D1, SqlLedger, object};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
@@ -268,32 +268,12 @@ struct DeletionQueue(Binding);
 
 impl Queue for DeletionQueue {
     async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
-        let messages: Array = bodies.iter().map(|body| to_message(body, delay_seconds)).collect();
-        let sent = self.0.call("sendBatch", &Array::of1(&messages)).await;
-        sent.map(drop).map_err(|message| QueueError::from_message(&message))
+        self.0.send_batch(&bodies, delay_seconds).await
     }
 
     async fn ping(&self) -> Result<(), String> {
         self.0.call("metrics", &Array::new()).await.map(drop)
     }
-}
-
-/// A message as `sendBatch` takes it: its fields are flat, whatever the documentation's page shows.
-fn to_message(body: &str, delay_seconds: u32) -> Object {
-    object(&[
-        ("body", JsValue::from_str(body)),
-        ("contentType", JsValue::from_str("text")),
-        ("delaySeconds", JsValue::from(delay_seconds)),
-    ])
-}
-
-fn object(fields: &[(&str, JsValue)]) -> Object {
-    let object = Object::new();
-    for (name, value) in fields {
-        // Fails only for what is no object.
-        let _ = Reflect::set(&object, &JsValue::from_str(name), value);
-    }
-    object
 }
 
 /// The platform's rate limiter, where one is bound.

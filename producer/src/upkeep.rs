@@ -1,5 +1,6 @@
 use ledger::{LedgerError, LostPart, ProducerLedger};
-use protocol::{Event, MESSAGE_LIFE_SECONDS_MAX, RETENTION_FAILED_MS, RETENTION_MS};
+use protocol::limits::SEND_MESSAGES_MAX;
+use protocol::{Event, MESSAGE_LIFE_SECONDS_MAX, NoticeRef, RETENTION_FAILED_MS, RETENTION_MS};
 
 use crate::host::Host;
 use crate::queue::Queue;
@@ -11,6 +12,10 @@ const ABANDONED_MS: u64 = 86_400_000;
 /// After how long a message that has not come is taken for lost, in milliseconds: an hour longer than one can live.
 const LOST_MS: u64 = (MESSAGE_LIFE_SECONDS_MAX as u64 + 3_600) * 1_000;
 
+/// How long after its time a notice is taken for forgotten, in milliseconds: longer than a message waits in a full queue as a
+/// rule.
+const OVERDUE_MS: u64 = 10 * 60_000;
+
 /// Most parts that one round sends, and most deletions that it removes: a round ends, the next goes on.
 const RESENT_MAX: usize = 20;
 const REMOVED_MAX: usize = 500;
@@ -21,7 +26,9 @@ const REMOVED_MAX: usize = 500;
 ///    day: cancel them. Nobody was told 202, so nobody may find files gone a day after they were told it had failed.
 /// 2. *await* Deletions that are not over although their messages must have been delivered or expired by now: send the
 ///    messages of the chunks that are missing once more.
-/// 3. *await* Deletions that ended long enough ago: remove all that is kept of them.
+/// 3. *await* Notices that nobody has seen to when they were due, because their message was never sent or is lost: send it
+///    again. A second message is harmless: the ledger knows whether a notice is owed.
+/// 4. *await* Deletions that ended long enough ago: remove all that is kept of them.
 ///
 /// What fails is tried again in the next round.
 pub async fn upkeep(ledger: &impl ProducerLedger, queue: &impl Queue, host: &impl Host) {
@@ -29,6 +36,7 @@ pub async fn upkeep(ledger: &impl ProducerLedger, queue: &impl Queue, host: &imp
     let abandoned = ledger.cancel_abandoned(started_at.minus_millis(ABANDONED_MS), started_at).await;
     let abandoned = told(abandoned, "cancel_abandoned", host).unwrap_or_default();
     let resent = resend_lost(ledger, queue, host).await;
+    let notices = wake_notices(ledger, queue, host).await;
     let now = host.now();
     let (before, failed_before) = (now.minus_millis(RETENTION_MS), now.minus_millis(RETENTION_FAILED_MS));
     let removed = ledger.remove_expired(before, failed_before, REMOVED_MAX).await;
@@ -37,6 +45,7 @@ pub async fn upkeep(ledger: &impl ProducerLedger, queue: &impl Queue, host: &imp
         abandoned,
         resent,
         removed,
+        notices,
         duration_ms: host.now().millis_since(started_at),
     });
 }
@@ -58,6 +67,16 @@ async fn resend_lost(ledger: &impl ProducerLedger, queue: &impl Queue, host: &im
         }
     }
     resent
+}
+
+async fn wake_notices(ledger: &impl ProducerLedger, queue: &impl Queue, host: &impl Host) -> usize {
+    let now = host.now();
+    let overdue = ledger.wake_notices(now.minus_millis(OVERDUE_MS), now, SEND_MESSAGES_MAX).await;
+    let overdue = told(overdue, "wake_notices", host).unwrap_or_default();
+    let messages: Vec<String> = overdue.iter().map(NoticeRef::to_message).collect();
+    let count = messages.len();
+    // What the Queue refuses is overdue again in a while.
+    if count > 0 && queue.send(messages, 0).await.is_ok() { count } else { 0 }
 }
 
 /// Writes an error to the log, and goes on without.

@@ -1,72 +1,11 @@
+pub(crate) use ledger::DeletionView;
 use ledger::{
-    DeletionRecord, ErrorCount, FailureRecord, LedgerStats, SkipRecord, UnfinishedDeletion, UnreadableRecord,
+    ErrorView, FailureRecord, LedgerStats, NoticeStats, SkipRecord, UnfinishedDeletion, UnreadableRecord,
+    code_text,
 };
-use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, State, Timestamp, rfc3339};
+use protocol::{Counts, DeletionId, FailureCode, State, Timestamp, rfc3339};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-
-/// A deletion, as the API shows it.
-#[derive(Debug, Serialize)]
-pub(crate) struct DeletionView<'a> {
-    pub(crate) id: &'a DeletionId,
-    pub(crate) state: State,
-    pub(crate) generation: u32,
-    pub(crate) fence: Fence,
-    pub(crate) counts: Counts,
-    pub(crate) duplicates_removed: u64,
-    pub(crate) messages: u64,
-    #[serde(serialize_with = "rfc3339::serialize")]
-    pub(crate) requested_at: Timestamp,
-    /// The end of the undo window, where there is one.
-    #[serde(serialize_with = "rfc3339::serialize_option")]
-    pub(crate) not_before: Option<Timestamp>,
-    #[serde(serialize_with = "rfc3339::serialize_option")]
-    pub(crate) started_at: Option<Timestamp>,
-    #[serde(serialize_with = "rfc3339::serialize_option")]
-    pub(crate) finished_at: Option<Timestamp>,
-    /// When the ledger forgets it.
-    #[serde(serialize_with = "rfc3339::serialize_option")]
-    pub(crate) expires_at: Option<Timestamp>,
-    pub(crate) errors: Vec<ErrorView>,
-    pub(crate) labels: &'a Labels,
-    pub(crate) requested_by: &'a str,
-}
-
-impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
-    fn from(record: &'a DeletionRecord) -> Self {
-        Self {
-            id: &record.id,
-            state: record.state,
-            generation: record.generation,
-            fence: record.fence,
-            counts: record.counts,
-            duplicates_removed: record.duplicates_removed,
-            messages: record.messages,
-            requested_at: record.requested_at,
-            not_before: Some(record.not_before).filter(|&end| end > record.requested_at),
-            started_at: record.started_at,
-            finished_at: record.finished_at,
-            expires_at: record.finished_at.map(|end| end.plus_millis(record.state.retention_millis())),
-            errors: record.errors.iter().map(ErrorView::from).collect(),
-            labels: &record.labels,
-            requested_by: &record.requested_by,
-        }
-    }
-}
-
-/// How many keys failed in one way.
-#[derive(Debug, Serialize)]
-pub(crate) struct ErrorView {
-    code: &'static str,
-    r2_code: Option<u32>,
-    count: u64,
-}
-
-impl From<&ErrorCount> for ErrorView {
-    fn from(&ErrorCount { code, r2_code, count }: &ErrorCount) -> Self {
-        Self { code: code_text(code), r2_code, count }
-    }
-}
 
 /// A page of deletions.
 #[derive(Debug, Serialize)]
@@ -173,6 +112,7 @@ pub(crate) struct StatsView<'a> {
     pub(crate) oldest_unfinished: Option<UnfinishedView<'a>>,
     pub(crate) failures: Vec<ErrorView>,
     pub(crate) unreadable_messages: u64,
+    pub(crate) notices: NoticeStats,
 }
 
 /// The deletion that has waited longest for its end.
@@ -185,7 +125,7 @@ pub(crate) struct UnfinishedView<'a> {
 
 impl<'a> From<&'a LedgerStats> for StatsView<'a> {
     fn from(stats: &'a LedgerStats) -> Self {
-        let LedgerStats { states, keys, oldest_unfinished, failures, unreadable_messages } = stats;
+        let LedgerStats { states, keys, oldest_unfinished, failures, unreadable_messages, notices } = stats;
         let unfinished = |UnfinishedDeletion { id, requested_at }: &'a UnfinishedDeletion| UnfinishedView {
             id,
             requested_at: *requested_at,
@@ -196,14 +136,11 @@ impl<'a> From<&'a LedgerStats> for StatsView<'a> {
             oldest_unfinished: oldest_unfinished.as_ref().map(unfinished),
             failures: failures.iter().map(ErrorView::from).collect(),
             unreadable_messages: *unreadable_messages,
+            notices: *notices,
         }
     }
 }
 
 fn serialize_states<S: Serializer>(states: &[(State, u64)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(states.iter().map(|(state, count)| (state.as_str(), count)))
-}
-
-fn code_text(code: Option<FailureCode>) -> &'static str {
-    code.map_or("unknown", FailureCode::as_str)
 }

@@ -71,6 +71,8 @@ pub enum Event<'a> {
         resent: usize,
         /// Deletions that it has removed, because they ended long enough ago.
         removed: usize,
+        /// Overdue notices whose messages it has sent again.
+        notices: usize,
         /// How long it took.
         duration_ms: u64,
     },
@@ -226,6 +228,15 @@ pub enum Event<'a> {
         #[serde(rename = "error.type")]
         reason: UnreadableReason,
     },
+    /// The endpoint has taken a completion notice.
+    #[serde(rename = "notice.delivered")]
+    NoticeDelivered(NoticeAttempt<'a>),
+    /// The endpoint has not taken a completion notice, which is tried again.
+    #[serde(rename = "notice.retried")]
+    NoticeRetried(NoticeAttempt<'a>),
+    /// A completion notice was given up.
+    #[serde(rename = "notice.failed")]
+    NoticeFailed(NoticeAttempt<'a>),
     /// The ledger refused or did not answer.
     #[serde(rename = "ledger.failed")]
     LedgerFailed {
@@ -251,6 +262,26 @@ pub enum Event<'a> {
     },
 }
 
+/// One attempt to send a completion notice. Never the endpoint's URL: its path or query may be a secret.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct NoticeAttempt<'a> {
+    /// The deletion.
+    pub deletion: &'a DeletionId,
+    /// The generation that ended.
+    pub generation: u32,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// The status of the endpoint's answer, where there was one.
+    #[serde(rename = "http.response.status_code", skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why it was not taken.
+    #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<&'static str>,
+    /// Seconds until the next attempt, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_seconds: Option<u32>,
+}
+
 /// How loud an event is: `ERROR` only where a person must act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -272,10 +303,12 @@ impl Event<'_> {
             | Self::ChunkDeadLettered { .. }
             | Self::MessageUnreadable { .. }
             | Self::LedgerFailed { .. }
+            | Self::NoticeFailed(_)
             | Self::ConfigInvalid { .. } => Severity::Error,
             Self::RequestFinished { status: 400.., .. }
             | Self::DeletionResent { .. }
             | Self::RateLimiterFailed { .. }
+            | Self::NoticeRetried(_)
             | Self::ChunkRetried { .. }
             | Self::ChunkSplit { .. } => Severity::Warn,
             Self::RequestFinished { .. }
@@ -284,6 +317,7 @@ impl Event<'_> {
             | Self::RedriveStarted { .. }
             | Self::UpkeepFinished { .. }
             | Self::DeletionFinished { .. }
+            | Self::NoticeDelivered(_)
             | Self::BatchProcessed { .. } => Severity::Info,
         }
     }

@@ -3,7 +3,8 @@
 //! # In scope
 //!
 //! The limits of the platform, object keys, the message on the Queue and how keys are packed into it, the classes of
-//! R2's and the Queue's errors, the retry policy, the fence, the states and counts of a deletion, and the events of the log.
+//! R2's and the Queue's errors, the retry policy, the schedule of completion notices, the fence, the states and counts of a
+//! deletion, and the events of the log.
 //!
 //! # Out of scope
 //!
@@ -18,6 +19,7 @@ mod key;
 mod labels;
 pub mod limits;
 mod message;
+mod notice;
 mod pack;
 mod positions;
 mod queue_error;
@@ -28,13 +30,14 @@ mod trailing_code;
 mod ulid;
 
 pub use counts::{Counts, Progress, RETENTION_FAILED_MS, RETENTION_MS, State};
-pub use event::{Event, Log, Severity};
+pub use event::{Event, Log, NoticeAttempt, Severity};
 pub use failure::FailureCode;
 pub use fence::{Fence, InvalidFence};
 pub use id::{DeletionId, InvalidDeletionId, RequestId};
 pub use key::{InvalidKey, ObjectKey};
 pub use labels::Labels;
 pub use message::{ChunkMessage, ChunkRef, UnreadableReason};
+pub use notice::{NoticeRef, QueueMessage, notice_delay_seconds};
 pub use pack::{Packed, Packer, group_into_sends, pack_keys};
 pub use positions::{InvalidPositions, Positions};
 pub use queue_error::{QueueError, QueueErrorClass};

@@ -29,6 +29,8 @@ pub enum RetryCause {
     OutOfCalls,
     /// A binding of the consumer is missing.
     Misconfigured,
+    /// A notice is owed of a deletion that was cancelled and is not over yet.
+    NotFinal,
 }
 
 impl RetryCause {
@@ -46,6 +48,7 @@ impl RetryCause {
             Self::OutOfTime => "out_of_time",
             Self::OutOfCalls => "out_of_calls",
             Self::Misconfigured => "misconfigured",
+            Self::NotFinal => "not_final",
         }
     }
 }
@@ -63,7 +66,7 @@ pub fn retry_delay_seconds(cause: RetryCause, attempt: u32, random: f64) -> u32 
             R2ErrorClass::Throttled => full_jitter(attempt, random).max(THROTTLED_SECONDS_MIN),
             R2ErrorClass::Configuration => CONFIGURATION_SECONDS,
         },
-        RetryCause::LedgerUnavailable => full_jitter(attempt, random),
+        RetryCause::LedgerUnavailable | RetryCause::NotFinal => full_jitter(attempt, random),
         RetryCause::ClaimedElsewhere { seconds } => seconds.saturating_add(full_jitter(1, random)),
         RetryCause::OutOfTime | RetryCause::OutOfCalls => 1,
         RetryCause::Misconfigured => CONFIGURATION_SECONDS,
@@ -151,6 +154,7 @@ mod tests {
                 RetryCause::OutOfTime,
                 RetryCause::OutOfCalls,
                 RetryCause::Misconfigured,
+                RetryCause::NotFinal,
                 RetryCause::ClaimedElsewhere { seconds },
             ] {
                 let delay = retry_delay_seconds(cause, attempt, random);

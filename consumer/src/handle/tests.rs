@@ -4,17 +4,31 @@ use std::collections::BTreeSet;
 use futures::executor::block_on;
 use futures::future::join;
 use ledger::{
-    ConsumerLedger, FailureFilter, NewDeletion, NewPart, ProducerLedger, SqlLedger, SqliteDatabase,
+    ConsumerLedger, FailureFilter, NewDeletion, NewPart, NoticeOutcome, NoticeReply, ProducerLedger, Settled,
+    SqlLedger, SqliteDatabase,
 };
 use proptest::prelude::*;
 use protocol::{
-    Counts, DeletionId, FailureCode, Fence, ObjectKey, R2Error, RETRIES_MAX, RequestId, State, pack_keys,
+    Counts, DeletionId, FailureCode, Fence, NoticeRef, ObjectKey, R2Error, RETRIES_MAX, RequestId, State,
+    pack_keys,
 };
 
 use super::*;
 use crate::delivery::Body;
 use crate::settlement::Settlement;
-use crate::testing::{Effect, FakeBucket, FakeHost};
+use crate::testing::{Effect, FakeBucket, FakeHost, WayOut};
+
+/// [`super::handle`] where nobody wants notices.
+async fn handle(
+    queue: &str,
+    deliveries: &[Delivery],
+    bucket: &impl Bucket,
+    ledger: &impl ConsumerLedger,
+    host: &impl Host,
+) -> Settlements {
+    let way_out = WayOut::default();
+    super::handle(queue, deliveries, bucket, ledger, &way_out.unused(), host).await
+}
 
 mod fence;
 
@@ -431,6 +445,18 @@ impl ConsumerLedger for FailingLedger<'_> {
 
     async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
         self.call(self.ledger.record(batch)).await
+    }
+
+    async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {
+        self.call(self.ledger.find_notice(notice, now)).await
+    }
+
+    async fn record_notice(
+        &self,
+        notice: &NoticeRef,
+        outcome: NoticeOutcome,
+    ) -> Result<Settled, LedgerError> {
+        self.call(self.ledger.record_notice(notice, outcome)).await
     }
 }
 

@@ -7,8 +7,8 @@ use ledger::{
 };
 use protocol::limits::{REQUEST_BYTES_MAX, SEND_BYTES_MAX};
 use protocol::{
-    ChunkMessage, ChunkRef, DeletionId, FailureCode, Fence, Log, QueueError, R2Error, Timestamp,
-    UnreadableReason,
+    ChunkMessage, ChunkRef, DeletionId, FailureCode, Fence, Log, NoticeRef, QueueError, QueueMessage,
+    R2Error, Timestamp, UnreadableReason,
 };
 use serde_json::{Value, json};
 
@@ -208,7 +208,11 @@ impl World {
 
     /// Does to the first chunk what a consumer would: fails every second key.
     fn consume(&self, id: &str, keys: usize) {
-        let chunk = ChunkRef { deletion: id.parse().unwrap(), generation: 0, chunk: 0 };
+        self.consume_chunk(id, 0, keys);
+    }
+
+    fn consume_chunk(&self, id: &str, chunk: u32, keys: usize) {
+        let chunk = ChunkRef { deletion: id.parse().unwrap(), generation: 0, chunk };
         let (token, now) = ("consumer".to_owned(), self.host.now());
         let requests = vec![ClaimRequest { chunk, keys }];
         let claim = ClaimBatch { token: token.clone(), now, until: now.plus_millis(1), requests };
@@ -229,8 +233,14 @@ impl World {
             attempts: 1,
         });
         let outcomes = vec![ChunkOutcome::new(grant, (1..keys).step_by(2), failed.collect(), None, 1)];
-        block_on(self.ledger.record(&RecordBatch { token, now, outcomes, unreadable: unreadable.to_vec() }))
-            .unwrap();
+        block_on(self.ledger.record(&RecordBatch {
+            token,
+            now,
+            outcomes,
+            unreadable: unreadable.to_vec(),
+            owe_notices: true,
+        }))
+        .unwrap();
     }
 }
 
@@ -518,6 +528,36 @@ fn what_was_never_accepted_and_never_asked_for_again_is_cancelled_after_a_day() 
 }
 
 #[test]
+fn a_cancelled_deletions_notice_is_looked_at_at_once_and_again_when_that_message_is_lost() {
+    let mut world = World::new();
+    let ids: Vec<String> =
+        (0..2).map(|_| world.post(keys_body(1)).body["id"].as_str().unwrap().to_owned()).collect();
+    let message = |id: &str| NoticeRef { deletion: id.parse().unwrap(), generation: 0 }.to_message();
+    let cancel = |world: &World, id: &str| {
+        let cancelled = world.ask(request("POST", &format!("/v1/deletions/{id}/cancel"), Vec::new()));
+        assert_eq!((cancelled.status, &cancelled.body["state"]), (200, &json!("cancelled")));
+    };
+    world.queue.stored.take();
+    cancel(&world, &ids[0]);
+    cancel(&world, &ids[0]);
+    assert_eq!(*world.queue.stored.borrow(), [message(&ids[0])], "once, however often it is asked for");
+    // The Queue refuses: the deletion is cancelled all the same.
+    world.queue.fails = Some((10250, 0));
+    cancel(&world, &ids[1]);
+    world.queue.fails = None;
+
+    world.queue.stored.take();
+    let rounds = [(5, 0), (10, 2), (15, 2), (20, 4)];
+    for (minutes, sent) in rounds {
+        world.host.now.set(minutes * 60_000);
+        upkeep(&world);
+        assert_eq!(world.queue.stored.borrow().len(), sent, "after {minutes} minutes");
+    }
+    assert!(world.queue.stored.borrow()[..2].contains(&message(&ids[1])));
+    assert!(world.host.log.borrow()[..].last().unwrap().contains("\"notices\":2"));
+}
+
+#[test]
 fn a_deletion_is_forgotten_a_week_after_its_end_and_one_with_failures_a_month_after() {
     let world = World::new();
     let failed = world.post_with_key("failed", keys_body(2)).body["id"].as_str().unwrap().to_owned();
@@ -621,7 +661,8 @@ fn everybody_may_do_what_their_roles_say_with_what_is_theirs() {
             }
         }
     }
-    assert_eq!(world.queue.stored.borrow().len(), 4 + 1);
+    // One of the owner, four of the others, and one that has the notice of the cancelled one looked at.
+    assert_eq!(world.queue.stored.borrow().len(), 1 + 4 + 1);
 }
 
 #[test]

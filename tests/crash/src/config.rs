@@ -54,6 +54,8 @@ impl Config {
     pub(crate) fn render(&self) -> Result<String> {
         let mut text = String::from("using Workerd = import \"/workerd/workerd.capnp\";\n");
         writeln!(text, "const config :Workerd.Config = (services = [")?;
+        // What `fetch` reaches: this machine, where the endpoint is, and nothing else.
+        writeln!(text, "  (name = \"internet\", network = (allow = [\"local\"])),")?;
         for worker in &self.workers {
             writeln!(text, "  (name = {}, worker = ({})),", quote(&worker.name), worker.render()?)?;
             for (name, binding) in &worker.bindings {

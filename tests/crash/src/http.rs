@@ -20,7 +20,7 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: String,
-    headers: hyper::HeaderMap,
+    pub(crate) headers: hyper::HeaderMap,
     pub(crate) body: Bytes,
 }
 

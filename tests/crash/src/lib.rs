@@ -1,7 +1,7 @@
 //! Runs the shipped Workers on bare `workerd` between services that fail on demand.
 //!
 //! Everything that the two Workers talk to is ours and lives in the test's own process: the bucket, the ledger's
-//! database and the queue. So a test decides what each of them answers and when, which message is delivered how
+//! database, the queue and the endpoint that notices go to. So a test decides what each of them answers and when, which message is delivered how
 //! often, and it can kill the runtime at any point between an effect and its answer.
 //!
 //! # In scope
@@ -18,6 +18,7 @@ mod clock;
 mod config;
 mod database;
 mod delivery;
+mod endpoint;
 mod faults;
 mod gate;
 mod http;
@@ -35,6 +36,7 @@ pub use clock::Clock;
 pub use config::{Binding, Config, WorkerConfig};
 pub use database::{D1Error, Database};
 pub use delivery::{Decision, Delivered, Dispatcher};
+pub use endpoint::{Endpoint, NOTICE_SECRETS, NOTICE_URL_CANARY, Notice};
 pub use faults::{Fault, How, When};
 pub use gate::Gate;
 pub use pair::{DEAD_LETTERS, Pair, QUEUE};

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::{Binding, Config, WorkerConfig};
 use crate::database::Database;
 use crate::delivery::Dispatcher;
+use crate::endpoint::{Endpoint, NOTICE_SECRETS};
 use crate::queue::Queue;
 use crate::workerd::Workerd;
 use crate::wrangler::Wrangler;
@@ -41,6 +42,22 @@ impl Pair {
     /// # Errors
     /// When a build or the runtime is missing, or does not start.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with completion notices for this endpoint.
+    ///
+    /// # Errors
+    /// As [`Pair::start`].
+    pub fn start_with_notices(endpoint: &Endpoint) -> Result<Self> {
+        Self::start_with(&[("NOTICE_URL", endpoint.url()), ("NOTICE_SECRETS", NOTICE_SECRETS.join(" "))])
+    }
+
+    /// The same, with further settings of the consumer.
+    ///
+    /// # Errors
+    /// As [`Pair::start`].
+    pub fn start_with(settings: &[(&str, String)]) -> Result<Self> {
         let root = root()?;
         let consumer = Wrangler::read(&root.join("wrangler.consumer.toml"))?;
         let producer = Wrangler::read(&root.join("wrangler.producer.toml"))?;
@@ -49,13 +66,20 @@ impl Pair {
         let database = Database::start(&root.join("ledger/migrations"))?;
         // A claim ends by the Workers' clock, which stands still while the broker's is moved on.
         database.move_with(&clock, "UPDATE chunks SET claimed_until = max(claimed_until - ?1, 0)");
+        // And so does a notice's time.
+        database.move_with(&clock, "UPDATE notices SET due_at = max(due_at - ?1, 0)");
         let queue = Queue::start(&clock, consumer.consumed())?;
         let worker =
             |name: &str, wrangler: &Wrangler| shipped(&root, name, wrangler, &bucket, &database, &queue);
+        let mut consumer = worker("consumer", &consumer)?;
+        for (name, value) in settings {
+            consumer.bindings.retain(|(bound, _)| bound != name);
+            consumer.bindings.push(((*name).to_owned(), Binding::Text(value.clone())));
+        }
         let config = Config {
             workers: vec![
                 worker("producer", &producer)?,
-                worker("consumer", &consumer)?,
+                consumer,
                 Dispatcher::worker("consumer", Some("producer"))?,
             ],
         };

@@ -148,7 +148,7 @@ fn what_was_never_accepted_is_cancelled_a_day_later_and_what_is_over_is_forgotte
     assert!(pair.deletions()?.is_empty());
     let left = "SELECT (SELECT COUNT(*) FROM labels) + (SELECT COUNT(*) FROM outbox)
                      + (SELECT COUNT(*) FROM idempotency_keys) + (SELECT COUNT(*) FROM parts)
-                     + (SELECT COUNT(*) FROM chunks)";
+                     + (SELECT COUNT(*) FROM chunks) + (SELECT COUNT(*) FROM notices)";
     assert_eq!(pair.database.query(left, [], |row| row.get::<_, i64>(0))?, [0], "nothing else is kept of it");
     assert_eq!(pair.bucket.keys().len(), 11);
     Ok(())

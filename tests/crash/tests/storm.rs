@@ -3,9 +3,10 @@
 //! A run is one seed. `CRASH_RUNS` says how many runs, `CRASH_SEED` the first seed; a failing run prints its own.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use crash::{Counts, D1Error, Fault, Gate, Pair, QUEUE, QueueError, R2Error, When};
+use crash::{Counts, D1Error, Endpoint, Fault, Gate, Pair, QUEUE, QueueError, R2Error, When};
 
 const RUNS: u64 = 6;
 const BYSTANDERS: usize = 200;
@@ -46,7 +47,8 @@ fn no_key_is_lost_and_no_bystander_touched_whatever_fails() -> Result<()> {
 }
 
 fn run(random: &mut Random) -> Result<()> {
-    let mut pair = Pair::start()?;
+    let endpoint = Endpoint::start()?;
+    let mut pair = Pair::start_with_notices(&endpoint)?;
     pair.bucket.upload((0..BYSTANDERS).map(bystander));
     let (mut deletions, mut uploaded_again) = (Vec::new(), Vec::new());
     for number in 0..3 {
@@ -54,6 +56,7 @@ fn run(random: &mut Random) -> Result<()> {
         let keys: Vec<_> = (0..=random.below(most)).map(|at| format!("storm/{at}/{number}")).collect();
         pair.bucket.upload(keys.clone());
         plan_faults(&pair, random);
+        endpoint.fail(random.below(3), random.below(4), random.fault(500_u16));
         let id = accept(&pair, &keys, fence)?;
         for _ in 0..=random.below(3) {
             disturb(&mut pair, random)?;
@@ -87,6 +90,7 @@ fn run(random: &mut Random) -> Result<()> {
         let counts = pair.progress(&id)?.1;
         anyhow::ensure!(counts.failed == 0, "{counts:?}");
     }
+    every_end_is_told(&pair, &endpoint)?;
     anyhow::ensure!(!pair.log().contains("storm/"), "a key is in the log");
     let mut expected: Vec<_> = (0..BYSTANDERS).map(bystander).chain(uploaded_again).collect();
     expected.sort_unstable();
@@ -96,6 +100,29 @@ fn run(random: &mut Random) -> Result<()> {
         lost.is_empty() && stray.is_empty(),
         "deleted but not asked for: {lost:?}; left: {stray:?}"
     );
+    Ok(())
+}
+
+/// Whatever was lost on the way, two rounds of upkeep later: of each deletion at least one notice, and each of how it ended.
+fn every_end_is_told(pair: &Pair, endpoint: &Endpoint) -> Result<()> {
+    pair.queue.heal();
+    for _ in 0..2 {
+        pair.clock.skip(Duration::from_mins(11));
+        pair.dispatcher()?.cron()?;
+        pair.settle()?;
+    }
+    let received = endpoint.received()?;
+    for id in pair.deletions()? {
+        let (webhook_id, end) = (format!("{id}_0"), pair.status(&id)?);
+        let mut told = received.iter().filter(|notice| notice.id == webhook_id).peekable();
+        anyhow::ensure!(told.peek().is_some(), "not told: {end}\n{}", pair.log());
+        for notice in told {
+            let data = notice.body.get("data");
+            anyhow::ensure!(data == Some(&end), "told {data:?}, and it ended as {end}");
+        }
+    }
+    let owed = pair.database.query("SELECT COUNT(*) FROM notices", [], |row| row.get::<_, i64>(0))?;
+    anyhow::ensure!(owed == [0], "{owed:?} notices are owed still");
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 //! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there |
 //! | `fence.rs` | what was uploaded since the request is kept where the fence looks |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
+//! | `notices.rs` | each end of a deletion is told to the operator's endpoint, once and signed |
 //! | `parts.rs` | a million keys in parts are one deletion with exact counts, and half an upload is never a whole one |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |

@@ -22,7 +22,10 @@ fn the_consumer_takes_both_queues_as_the_code_expects() -> Result<()> {
     let consumers = tables(consumer["queues"].get("consumers"));
     let [deletions, dead_letters] = consumers.as_slice() else { panic!("not two queues: {consumers:?}") };
 
-    assert_eq!(deletions["queue"], tables(producer["queues"].get("producers"))[0]["queue"]);
+    for sender in [&producer, &consumer] {
+        let [to] = tables(sender["queues"].get("producers"))[..] else { panic!("not one queue") };
+        assert_eq!((to["binding"].as_str(), &to["queue"]), (Some("DELETIONS"), &deletions["queue"]));
+    }
     assert_eq!(deletions["max_retries"].as_integer(), Some(RETRIES_MAX.into()));
     assert_eq!(deletions["dead_letter_queue"], dead_letters["queue"]);
     assert!(dead_letters["queue"].as_str().context("a name")?.ends_with(DEAD_LETTER_QUEUE_SUFFIX));
@@ -49,10 +52,14 @@ fn both_workers_use_one_ledger_and_a_date_that_shows_the_codes_of_the_queue() ->
 
 #[test]
 fn the_producer_cannot_reach_a_bucket_and_no_secret_is_written_down() -> Result<()> {
-    let producer = config(Worker::Producer)?;
-    assert!(!producer.contains_key("r2_buckets"));
-    let vars = producer.get("vars").and_then(Value::as_table);
-    assert!(!vars.is_some_and(|vars| vars.contains_key("API_TOKEN") || vars.contains_key("API_TOKENS")));
+    assert!(!config(Worker::Producer)?.contains_key("r2_buckets"));
+    for worker in Worker::ALL {
+        let config = config(worker)?;
+        let vars = config.get("vars").and_then(Value::as_table);
+        for secret in ["API_TOKEN", "API_TOKENS", "NOTICE_SECRETS"] {
+            assert!(!vars.is_some_and(|vars| vars.contains_key(secret)), "{secret}");
+        }
+    }
     Ok(())
 }
 
@@ -72,5 +79,16 @@ fn the_platforms_traces_which_show_keys_are_off() -> Result<()> {
         let config = config(worker)?;
         assert!(!config["observability"].as_table().context("a table")?.contains_key("traces"));
     }
+    Ok(())
+}
+
+/// Else a request to a zone of ours would go past what stands before its origin, and one to a Worker of ours nowhere.
+#[test]
+fn the_consumer_reaches_its_endpoint_as_anybody_would() -> Result<()> {
+    let flags = config(Worker::Consumer)?["compatibility_flags"].clone();
+    assert!(
+        flags.as_array().context("flags")?.contains(&Value::from("global_fetch_strictly_public")),
+        "{flags}"
+    );
     Ok(())
 }

@@ -26,6 +26,8 @@ pub struct Configs {
     pub further: Vec<Table>,
     /// The producer's secrets beside `API_TOKEN`.
     pub secrets: BTreeMap<String, String>,
+    /// The consumer's secrets.
+    pub consumer_secrets: BTreeMap<String, String>,
 }
 
 impl Configs {
@@ -37,7 +39,8 @@ impl Configs {
         let producer = deployed(project, Worker::Producer)?;
         let consumer = deployed(project, Worker::Consumer)?;
         let gateway = gateway(project, &producer, &consumer)?;
-        Ok(Self { gateway, producer, consumer, further: Vec::new(), secrets: BTreeMap::new() })
+        let (secrets, consumer_secrets) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { gateway, producer, consumer, further: Vec::new(), secrets, consumer_secrets })
     }
 
     /// How the consumer takes messages from `queue`: `max_retries` and its like.
@@ -47,18 +50,22 @@ impl Configs {
         tables.find(|table| table.get("queue").and_then(Value::as_str) == Some(queue))
     }
 
-    /// Gives the producer the secrets that it is deployed with, in the file that wrangler reads secrets from: a variable
+    /// Gives the Workers the secrets that they are deployed with, in the files that wrangler reads secrets from: a variable
     /// would be printed.
     pub(super) fn write_secrets(&self, folder: &Path, token: &str) -> Result<()> {
-        let folder = folder.join(text(&self.producer, "name")?);
-        fs::create_dir_all(&folder)?;
-        let mut lines = format!("API_TOKEN={}\n", Value::from(token));
-        for (name, secret) in &self.secrets {
-            // Between single quotes nothing has a meaning but they themselves.
-            ensure!(!secret.contains('\''), "the secret {name} has a single quote in it");
-            writeln!(lines, "{name}='{secret}'")?;
+        let token = format!("API_TOKEN={}\n", Value::from(token));
+        for (worker, mut lines, secrets) in
+            [(&self.producer, token, &self.secrets), (&self.consumer, String::new(), &self.consumer_secrets)]
+        {
+            for (name, secret) in secrets {
+                // Between single quotes nothing has a meaning but they themselves.
+                ensure!(!secret.contains('\''), "the secret {name} has a single quote in it");
+                writeln!(lines, "{name}='{secret}'")?;
+            }
+            let folder = folder.join(text(worker, "name")?);
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join(".dev.vars"), lines)?;
         }
-        fs::write(folder.join(".dev.vars"), lines)?;
         Ok(())
     }
 
@@ -183,13 +190,18 @@ mod tests {
     }
 
     #[test]
-    fn the_tokens_are_secrets_of_the_producer() {
+    fn secrets_are_written_where_their_worker_reads_them() {
         let folder = tempfile::tempdir().unwrap();
         let mut configs = Configs::derive(&Project::locate().unwrap()).unwrap();
         configs.secrets.insert("LIST".to_owned(), r#"["a"]"#.to_owned());
+        configs.consumer_secrets.insert("KEY".to_owned(), "b c".to_owned());
         configs.write_secrets(folder.path(), "secret").unwrap();
-        let file = folder.path().join(text(&configs.producer, "name").unwrap()).join(".dev.vars");
-        assert_eq!(fs::read_to_string(file).unwrap(), "API_TOKEN=\"secret\"\nLIST='[\"a\"]'\n");
+        let read = |worker| {
+            let file = folder.path().join(text(worker, "name").unwrap()).join(".dev.vars");
+            fs::read_to_string(file).unwrap()
+        };
+        assert_eq!(read(&configs.producer), "API_TOKEN=\"secret\"\nLIST='[\"a\"]'\n");
+        assert_eq!(read(&configs.consumer), "KEY='b c'\n");
     }
 
     #[test]

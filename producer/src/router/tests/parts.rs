@@ -57,6 +57,20 @@ fn a_deletion_in_parts_is_one_deletion_with_one_status() {
 }
 
 #[test]
+fn the_notice_of_a_deletion_that_ends_as_it_is_sealed_is_looked_at_at_once() {
+    let world = World::new();
+    let id = world.begin();
+    world.put(&id, 1, &keys(0..2));
+    world.consume_chunk(&id, 1_000, 2);
+    world.queue.stored.take();
+    assert_eq!(world.seal(&id, 1, 2).body["state"], "failed");
+    assert_eq!(world.seal(&id, 1, 2).status, 202);
+    let notice = NoticeRef { deletion: id.parse().unwrap(), generation: 0 };
+    assert_eq!(*world.queue.stored.borrow(), [notice.to_message()], "once, however often it is sealed");
+    assert_eq!(world.get("/v1/stats").body["notices"], json!({"owed": 1, "failed": 0}));
+}
+
+#[test]
 fn a_part_is_taken_once_however_often_it_is_put() {
     let mut world = World::new();
     let id = world.begin();

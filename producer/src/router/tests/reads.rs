@@ -184,6 +184,7 @@ fn the_totals_are_those_of_all_deletions() {
         "oldest_unfinished": {"id": ids[0], "requested_at": oldest.body["requested_at"]},
         "failures": [{"code": "object_locked", "r2_code": 10069, "count": 2}],
         "unreadable_messages": 3,
+        "notices": {"owed": 1, "failed": 0},
     });
     assert_eq!((stats.status, stats.body), (200, expected));
     assert_eq!(world.get("/v1/stats?state=failed").status, 422);
@@ -206,7 +207,8 @@ fn fail(ledger: &impl ConsumerLedger, id: &str, chunks: u32) {
             error: None,
         });
         let outcomes = vec![ChunkOutcome::new(grant, [], failed.collect(), None, 1)];
-        let batch = RecordBatch { token: token.clone(), now, outcomes, unreadable: Vec::new() };
+        let batch =
+            RecordBatch { token: token.clone(), now, outcomes, unreadable: Vec::new(), owe_notices: true };
         block_on(ledger.record(&batch)).unwrap();
     }
 }
@@ -224,7 +226,14 @@ fn skip(ledger: &impl ConsumerLedger, id: &str, keys: usize) {
         uploaded_at: now.minus_millis(1_000),
     });
     let outcomes = vec![ChunkOutcome::new(grant, [], vec![], None, 1).with_skipped(skipped.collect())];
-    block_on(ledger.record(&RecordBatch { token, now, outcomes, unreadable: Vec::new() })).unwrap();
+    block_on(ledger.record(&RecordBatch {
+        token,
+        now,
+        outcomes,
+        unreadable: Vec::new(),
+        owe_notices: false,
+    }))
+    .unwrap();
 }
 
 struct Unreachable;

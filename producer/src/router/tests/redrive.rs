@@ -4,7 +4,7 @@ use super::*;
 /// it.
 fn consume(world: &World, fails: impl Fn(&str) -> Option<FailureCode>) {
     for body in world.queue.stored.take() {
-        let message = ChunkMessage::from_json(&body).unwrap();
+        let QueueMessage::Chunk(message) = QueueMessage::from_json(&body).unwrap() else { continue };
         let (token, now) = (format!("{:?}", message.chunk), world.host.now());
         let requests = vec![ClaimRequest { chunk: message.chunk, keys: message.keys.len() }];
         let claim = ClaimBatch { token: token.clone(), now, until: now.plus_millis(1), requests };
@@ -24,7 +24,14 @@ fn consume(world: &World, fails: impl Fn(&str) -> Option<FailureCode>) {
             }
         }
         let outcomes = vec![ChunkOutcome::new(grant, deleted, failed, None, 1)];
-        block_on(world.ledger.record(&RecordBatch { token, now, outcomes, unreadable: Vec::new() })).unwrap();
+        block_on(world.ledger.record(&RecordBatch {
+            token,
+            now,
+            outcomes,
+            unreadable: Vec::new(),
+            owe_notices: false,
+        }))
+        .unwrap();
     }
 }
 

@@ -1,0 +1,207 @@
+//! Completion notices: a webhook for each end of a deletion, to an endpoint of the operator's.
+//!
+//! The ledger knows which are owed and when each is to be tried; a message of the Queue only has one looked at. So a message
+//! that is lost or comes twice does no harm: upkeep sends another, and the ledger has nothing to do for the second.
+
+mod config;
+mod webhook;
+
+use ledger::{ConsumerLedger, DueNotice, FinishedDeletion, LedgerError, NoticeOutcome, NoticeReply, Settled};
+use protocol::{Event, NoticeAttempt, NoticeRef, QueueError, RetryCause, notice_delay_seconds};
+
+pub use self::config::NoticeConfig;
+pub use self::webhook::Webhook;
+use crate::host::Host;
+use crate::time_limit::in_time;
+
+/// How long the endpoint may take to answer, in milliseconds: what Standard Webhooks recommends at the least.
+pub const POST_MS_MAX: u64 = 15_000;
+
+/// The endpoint, as far as sending to it needs.
+pub trait Endpoint {
+    /// Posts a webhook: the status of the answer, whatever it is, without following a redirect and without reading more than
+    /// the head; `None` when there was no answer.
+    fn post(&self, webhook: &Webhook<'_>) -> impl Future<Output = Option<u16>>;
+}
+
+/// The Queue that the consumer takes its messages from, as far as sending to it needs.
+pub trait Queue {
+    /// Stores messages of these bodies, at most 100, to be delivered after a delay.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`]; some, all or none of the messages may be stored then.
+    fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> impl Future<Output = Result<(), QueueError>>;
+}
+
+/// What notices are sent with.
+#[derive(Debug)]
+pub struct Notices<'a, Q, E> {
+    /// Where to, and how signed; `None` when nobody wants notices, and an error what is wrong with the configuration.
+    pub config: Result<Option<&'a NoticeConfig>, &'a str>,
+    /// The Queue.
+    pub queue: &'a Q,
+    /// The endpoint.
+    pub endpoint: &'a E,
+}
+
+/// Why the endpoint has not taken a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It answered with this status.
+    Status(u16),
+    /// It did not answer.
+    NoAnswer,
+    /// It did not answer in time.
+    TimedOut,
+    /// Nobody knows where it is.
+    Misconfigured,
+}
+
+impl Refusal {
+    /// "Gone": the receiver wants no more of it. All else may pass, redirects included: they are not followed, since a
+    /// receiver that has moved is the operator's to say.
+    fn is_final(self) -> bool {
+        self == Self::Status(410)
+    }
+
+    fn status(self) -> Option<u16> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::NoAnswer | Self::TimedOut | Self::Misconfigured => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Status(410) => "gone",
+            Self::Status(300..=399) => "redirected",
+            Self::Status(_) => "refused",
+            Self::NoAnswer => "no_answer",
+            Self::TimedOut => "timed_out",
+            Self::Misconfigured => RetryCause::Misconfigured.as_str(),
+        }
+    }
+}
+
+impl<Q: Queue, E: Endpoint> Notices<'_, Q, E> {
+    /// Whether a notice is owed for each deletion that ends. One that cannot be sent for now is owed too.
+    pub(crate) fn are_wanted(&self) -> bool {
+        !matches!(self.config, Ok(None))
+    }
+
+    /// Has the notices of deletions that have just ended looked at.
+    ///
+    /// What fails here, and what an invocation that dies before it leaves undone, upkeep does.
+    pub(crate) async fn announce(&self, finished: &[FinishedDeletion], host: &impl Host) {
+        if finished.is_empty() || !self.are_wanted() {
+            return;
+        }
+        let messages = finished.iter().map(|finished| finished.notice().to_message()).collect();
+        self.send(messages, 0, host).await;
+    }
+
+    /// Looks at a notice, and sends it if it is owed.
+    ///
+    /// 1. *await* Ask the ledger. Nobody wants notices, or there is nothing to do: that is all.
+    /// 2. *await* Post it. Doing so twice is harmless: its `webhook-id` is the same, so that the receiver can tell.
+    /// 3. *await* Record what became of it, and write it to the log. Only this lets the message be acknowledged.
+    /// 4. *await* If it is to be tried again, send the message that has it looked at then: a new one, because a message that
+    ///    was sent three days ago would be gone from some queues.
+    ///
+    /// # Errors
+    ///
+    /// Why the message comes back.
+    pub(crate) async fn look_at(
+        &self,
+        notice: &NoticeRef,
+        ledger: &impl ConsumerLedger,
+        host: &impl Host,
+    ) -> Result<Settled, RetryCause> {
+        // (1) Ask.
+        if !self.are_wanted() {
+            return told(ledger.record_notice(notice, NoticeOutcome::Done).await, "record_notice", host);
+        }
+        let due = match told(ledger.find_notice(notice, host.now()).await, "find_notice", host)? {
+            NoticeReply::NothingToDo(proof) => return Ok(proof),
+            NoticeReply::NotFinal => return Err(RetryCause::NotFinal),
+            NoticeReply::Due(due) => due,
+        };
+
+        // (2) Post.
+        let posted = self.post(notice, &due, host).await;
+
+        // (3) Record.
+        let (attempts, now) = (due.attempts.saturating_add(1), host.now());
+        let delay_seconds = match posted {
+            Err(refusal) if !refusal.is_final() => notice_delay_seconds(attempts, host.random()),
+            _ => None,
+        };
+        let outcome = match (posted, delay_seconds) {
+            (Ok(_), _) => NoticeOutcome::Done,
+            (Err(_), Some(seconds)) => {
+                NoticeOutcome::Retry { attempts, due_at: now.plus_millis(u64::from(seconds) * 1_000) }
+            }
+            (Err(_), None) => NoticeOutcome::Failed { attempts, failed_at: now },
+        };
+        let proof = told(ledger.record_notice(notice, outcome).await, "record_notice", host)?;
+        let attempt = NoticeAttempt {
+            deletion: &notice.deletion,
+            generation: notice.generation,
+            attempt: attempts,
+            status: posted.map_or_else(Refusal::status, Some),
+            error_type: posted.err().map(Refusal::as_str),
+            delay_seconds,
+        };
+        host.emit(&match outcome {
+            NoticeOutcome::Done => Event::NoticeDelivered(attempt),
+            NoticeOutcome::Retry { .. } => Event::NoticeRetried(attempt),
+            NoticeOutcome::Failed { .. } => Event::NoticeFailed(attempt),
+        });
+
+        // (4) Try again.
+        if let Some(delay_seconds) = delay_seconds {
+            self.send(vec![notice.to_message()], delay_seconds, host).await;
+        }
+        Ok(proof)
+    }
+
+    /// The status of the answer when the endpoint has taken the notice.
+    async fn post(&self, notice: &NoticeRef, due: &DueNotice, host: &impl Host) -> Result<u16, Refusal> {
+        let config = match self.config {
+            Ok(Some(config)) => config,
+            Ok(None) => return Err(Refusal::Misconfigured),
+            Err(cause) => {
+                host.emit(&Event::ConfigInvalid { cause, r2_code: None });
+                return Err(Refusal::Misconfigured);
+            }
+        };
+        let webhook = config.webhook(notice, &due.deletion, host.now());
+        match in_time(self.endpoint.post(&webhook), POST_MS_MAX, host).await {
+            Some(Some(status @ 200..=299)) => Ok(status),
+            Some(Some(status)) => Err(Refusal::Status(status)),
+            Some(None) => Err(Refusal::NoAnswer),
+            None => Err(Refusal::TimedOut),
+        }
+    }
+
+    /// Sends messages, as well as it goes: what the Queue does not take in time, upkeep sends when it is overdue.
+    async fn send(&self, bodies: Vec<String>, delay_seconds: u32, host: &impl Host) {
+        let _ = in_time(self.queue.send(bodies, delay_seconds), POST_MS_MAX, host).await;
+    }
+}
+
+/// Writes an error of the ledger to the log, and has the message come back.
+fn told<T>(
+    result: Result<T, LedgerError>,
+    operation: &'static str,
+    host: &impl Host,
+) -> Result<T, RetryCause> {
+    result.map_err(|error| {
+        host.emit(&Event::LedgerFailed { operation, cause: &error.cause });
+        RetryCause::LedgerUnavailable
+    })
+}
+
+#[cfg(test)]
+mod tests;
