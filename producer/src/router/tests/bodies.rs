@@ -1,6 +1,5 @@
 //! What a request may say, in JSON and in NDJSON, and what is said of everything else.
 
-use std::collections::BTreeSet;
 use std::future::pending;
 
 use proptest::prelude::*;
@@ -188,11 +187,11 @@ fn keys_of_16_mb_are_all_sent_once() {
     assert_eq!(accepted.body["messages"], world.queue.stored.borrow().len());
     assert_eq!(world.stored_keys(), keys);
 
-    let id: DeletionId = accepted.body["id"].as_str().unwrap().parse().unwrap();
+    let part = PartRef::request(&accepted.body["id"].as_str().unwrap().parse().unwrap());
     let stored = world.queue.stored.borrow();
     for body in [stored.first(), stored.get(60), stored.last()].map(Option::unwrap) {
-        let wanted = BTreeSet::from([ChunkMessage::from_json(body).unwrap().chunk.chunk]);
-        let piece = |piece| block_on(world.ledger.read_outbox(&id, piece, Some(&wanted))).unwrap();
+        let wanted = [ChunkMessage::from_json(body).unwrap().chunk.chunk];
+        let piece = |piece| block_on(world.ledger.read_outbox(&part, piece, Some(&wanted))).unwrap();
         assert_eq!((0..).map_while(piece).flatten().collect::<Vec<_>>(), std::slice::from_ref(body));
     }
 }
