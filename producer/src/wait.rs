@@ -27,7 +27,8 @@ const PAUSE_MS_MAX: u64 = 2_000;
 /// `POST /`, which the first clients call: it answers with what became of each key.
 ///
 /// 1. *await* Accept the deletion, as `POST /v1/deletions` does: all that it refuses. From here on the answer is 200 or 202.
-/// 2. *await* Wait until the deletion is final. Where it is not after [`WAIT_MS_MAX`], or the ledger does not say: 202 with
+/// 2. *await* Wait until the deletion is final. Where it is not after [`WAIT_MS_MAX`], or its undo window is longer, so that
+///    nobody need wait for that, or the ledger does not say: 202 with
 ///    the deletion, which goes on.
 /// 3. *await* Read which keys have failed, and say of each key that was asked for, in that order, what became of it: 200.
 pub(crate) async fn delete_and_wait(
@@ -65,7 +66,7 @@ pub(crate) async fn delete_and_wait(
     })
 }
 
-/// *await* The deletion when it is final, or as it is when that takes too long.
+/// *await* The deletion when it is final, or as it is when that takes too long or is known to.
 async fn wait_for_end(
     id: &DeletionId,
     ledger: &impl ProducerLedger,
@@ -75,8 +76,9 @@ async fn wait_for_end(
     let mut pause_ms = PAUSE_MS_MIN;
     loop {
         let found = ledger.find_deletion(id, host.now()).await?;
-        let is_final = found.as_ref().is_none_or(|record| record.state.is_final());
-        if is_final || host.now().millis_since(started_at) + pause_ms > WAIT_MS_MAX {
+        let deadline = started_at.plus_millis(WAIT_MS_MAX);
+        let is_settled = |record: &DeletionRecord| record.state.is_final() || record.not_before > deadline;
+        if found.as_ref().is_none_or(is_settled) || host.now().plus_millis(pause_ms) > deadline {
             return Ok(found);
         }
         host.sleep(pause_ms).await;

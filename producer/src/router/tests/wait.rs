@@ -44,6 +44,16 @@ fn a_deletion_that_does_not_end_in_time_is_accepted_and_is_told_of_when_it_has()
 }
 
 #[test]
+fn nobody_waits_for_the_end_of_an_undo_window_that_is_longer_than_they_would() {
+    for (delay_seconds, waited_ms) in [(86_400, 0..=0), (26, 0..=0), (25, 20_000..=25_000)] {
+        let world = World::new();
+        let accepted = world.delete_and_wait(&json!({"objectKeys": ["a"], "delay_seconds": delay_seconds}));
+        assert_eq!(accepted.status, 202);
+        assert!(waited_ms.contains(&world.host.now.get()), "{delay_seconds}: {}", world.host.now.get());
+    }
+}
+
+#[test]
 fn of_a_cancelled_deletion_nothing_is_said_to_be_deleted() {
     let world = World::new();
     let id = world.delete_and_wait(&body()).body["id"].as_str().unwrap().to_owned();
