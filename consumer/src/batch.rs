@@ -37,13 +37,20 @@ pub(crate) struct Batch<'a, H> {
     pub(crate) queue: &'a str,
     deliveries: &'a [Delivery],
     pub(crate) host: &'a H,
+    pub(crate) started_at: Timestamp,
     settlements: Settlements,
 }
 
 impl<'a, H: Host> Batch<'a, H> {
     /// The batch, nothing decided: every message is to be delivered again.
     pub(crate) fn new(queue: &'a str, deliveries: &'a [Delivery], host: &'a H) -> Self {
-        Self { queue, deliveries, host, settlements: Settlements::retry_all(deliveries.len(), 1) }
+        Self {
+            queue,
+            deliveries,
+            host,
+            started_at: host.now(),
+            settlements: Settlements::retry_all(deliveries.len(), 1),
+        }
     }
 
     /// Reads every message. A chunk that is in the batch twice is taken once, and so is a notice; its double comes back later,
@@ -119,19 +126,14 @@ impl<'a, H: Host> Batch<'a, H> {
 
     /// The ledger did not answer: every message that is not acknowledged comes back, its claim or its unreadable body with
     /// it. What was already settled by an answer stays settled.
-    pub(crate) fn give_up(
-        mut self,
-        operation: &'static str,
-        error: &LedgerError,
-        started_at: Timestamp,
-    ) -> Settlements {
+    pub(crate) fn give_up(mut self, operation: &'static str, error: &LedgerError) -> Settlements {
         self.host.emit(&Event::LedgerFailed { operation, cause: &error.cause });
         for (index, delivery) in self.deliveries.iter().enumerate() {
             if !self.settlements.is_acknowledged(index) {
                 self.settlements.retry(index, self.delay(RetryCause::LedgerUnavailable, delivery.attempts));
             }
         }
-        self.finish(&[], Some(RetryCause::LedgerUnavailable.as_str()), started_at)
+        self.finish(&[], Some(RetryCause::LedgerUnavailable.as_str()))
     }
 
     /// Acknowledges what the ledger has given a proof for, sends the rest round again, and writes the log.
@@ -140,7 +142,6 @@ impl<'a, H: Host> Batch<'a, H> {
         worked: &[Worked],
         unreadable: &[(usize, UnreadableReason)],
         reply: RecordReply,
-        started_at: Timestamp,
     ) -> Settlements {
         for (work, proof) in worked.iter().zip(reply.outcomes) {
             self.settle_chunk(work, proof);
@@ -152,7 +153,7 @@ impl<'a, H: Host> Batch<'a, H> {
             }
         }
         self.report_misconfiguration(worked);
-        self.finish(worked, None, started_at)
+        self.finish(worked, None)
     }
 
     fn settle_chunk(&mut self, work: &Worked, proof: Option<Settled>) {
@@ -200,10 +201,11 @@ impl<'a, H: Host> Batch<'a, H> {
         }
     }
 
-    fn finish(self, worked: &[Worked], error_type: Option<&str>, started_at: Timestamp) -> Settlements {
+    fn finish(self, worked: &[Worked], error_type: Option<&str>) -> Settlements {
         let sum = |count: fn(&Worked) -> usize| worked.iter().map(count).sum();
         let acked = self.settlements.acknowledged();
-        let oldest = self.deliveries.iter().map(|delivery| started_at.millis_since(delivery.sent_at)).max();
+        let oldest =
+            self.deliveries.iter().map(|delivery| self.started_at.millis_since(delivery.sent_at)).max();
         self.host.emit(&Event::BatchProcessed {
             system: "cloudflare.queues",
             queue: self.queue,
@@ -218,7 +220,7 @@ impl<'a, H: Host> Batch<'a, H> {
             r2_heads: sum(|work| work.report.heads),
             fence_gap_ms: worked.iter().map(|work| work.report.fence_gap_ms).max().filter(|&gap| gap > 0),
             oldest_message_ms: oldest.unwrap_or_default(),
-            duration_ms: self.host.now().millis_since(started_at),
+            duration_ms: self.host.now().millis_since(self.started_at),
             error_type,
         });
         self.settlements

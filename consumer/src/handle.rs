@@ -55,7 +55,6 @@ pub async fn handle(
     notices: &Notices<'_, impl Queue, impl Endpoint>,
     host: &impl Host,
 ) -> Settlements {
-    let started_at = host.now();
     let mut batch = Batch::new(queue, deliveries, host);
 
     // (1) Decode.
@@ -63,7 +62,8 @@ pub async fn handle(
 
     // (2) to (6), and notices beside it.
     let looked_at = notice_messages.iter().map(|message| notices.look_at(&message.notice, ledger, host));
-    let chunks = handle_chunks(&mut batch, messages, unreadable, bucket, ledger, notices, started_at);
+    let posts = notice_messages.len();
+    let chunks = handle_chunks(&mut batch, messages, unreadable, posts, bucket, ledger, notices);
     let (chunks, looked_at) = join(chunks, join_all(looked_at)).await;
 
     // (7) Settle.
@@ -71,8 +71,8 @@ pub async fn handle(
         batch.settle_notice(message, looked_at);
     }
     match chunks {
-        Ok(Recorded { worked, unreadable, reply }) => batch.settle(&worked, &unreadable, reply, started_at),
-        Err((operation, error)) => batch.give_up(operation, &error, started_at),
+        Ok(Recorded { worked, unreadable, reply }) => batch.settle(&worked, &unreadable, reply),
+        Err((operation, error)) => batch.give_up(operation, &error),
     }
 }
 
@@ -83,17 +83,18 @@ struct Recorded {
     reply: RecordReply,
 }
 
-/// Steps 2 to 6 of [`handle`]; an error is one of the ledger, with the operation that it refused.
+/// Steps 2 to 6 of [`handle`], beside so many posts to the endpoint; an error is one of the ledger, with the operation that
+/// it refused.
 async fn handle_chunks<H: Host>(
     batch: &mut Batch<'_, H>,
     messages: Vec<Message<'_>>,
     mut unreadable: Vec<(usize, UnreadableReason)>,
+    posts: usize,
     bucket: &impl Bucket,
     ledger: &impl ConsumerLedger,
     notices: &Notices<'_, impl Queue, impl Endpoint>,
-    started_at: Timestamp,
 ) -> Result<Recorded, (&'static str, LedgerError)> {
-    let host = batch.host;
+    let (host, started_at) = (batch.host, batch.started_at);
 
     // (2) Claim.
     let token = host.token();
@@ -114,7 +115,7 @@ async fn handle_chunks<H: Host>(
     let worked = if batch.queue.ends_with(DEAD_LETTER_QUEUE_SUFFIX) {
         granted.into_iter().map(Worked::dead_letter).collect()
     } else {
-        let (allowance, deadline) = (Allowance::of(granted.len()), started_at.plus_millis(WORK_MS));
+        let (allowance, deadline) = (Allowance::of(granted.len(), posts), started_at.plus_millis(WORK_MS));
         let attempts = granted.into_iter().map(|(message, grant)| {
             let allowance = &allowance;
             async move { Worked::attempt(message, grant, deadline, allowance, bucket, host).await }

@@ -19,7 +19,7 @@ pub struct FailureFilter {
 pub struct NewRedrive {
     /// The deletion.
     pub deletion: DeletionId,
-    /// Its generation from now on: one more than it was when the failures were listed.
+    /// Its generation from now on: one more than it was, and over, when the failures were listed.
     pub generation: u32,
     /// Which failures.
     pub filter: FailureFilter,

@@ -273,14 +273,20 @@ impl Host for Still<'_> {
 }
 
 #[test]
-fn chunks_share_six_connections_between_them_and_use_no_more() {
-    for (chunks, most) in [(1, 6), (2, 6), (3, 6), (4, 4), (5, 5), (6, 6)] {
+fn chunks_share_the_connections_that_notices_leave_and_use_no_more() {
+    for (chunks, notices, most) in
+        [(1, 0, 6), (2, 0, 6), (3, 0, 6), (4, 0, 4), (5, 0, 5), (6, 0, 6), (1, 2, 4), (2, 1, 4), (1, 5, 1)]
+    {
         let host = FakeHost::default();
         let world = World::fenced(&host, chunks * 1_000, Fence::Always);
         let (crowd, still) = (Crowd::default(), Still(&host));
-        let batch: Vec<Delivery> = (0..chunks).map(|message| world.delivery(message, 1)).collect();
+        let mut batch: Vec<Delivery> = (0..chunks).map(|message| world.delivery(message, 1)).collect();
+        batch.extend((0..notices).map(|generation| {
+            let body = NoticeRef { deletion: world.id.clone(), generation }.to_message();
+            Delivery { body: Body::Text(body), ..world.delivery(0, 1) }
+        }));
         block_on(handle(QUEUE, &batch, &crowd, &world.ledger, &still));
-        assert_eq!(crowd.most.get(), most, "{chunks} chunks");
+        assert_eq!(crowd.most.get(), most, "{chunks} chunks, {notices} notices");
         assert!(most <= CONNECTIONS_MAX);
         assert_eq!(crowd.waiting.get(), 0);
     }
