@@ -53,9 +53,15 @@ impl NewRedrive {
     }
 }
 
-/// Only of a deletion that is over, and in its present generation: of two redrives at once one comes first.
+/// Only of a deletion that is over, and in its present generation: of two redrives at once one comes first. And only of as
+/// many failures as will be taken: not one is taken that is not sent.
 const INSERT_PART: &str = insert_part!(
-    "FROM deletions WHERE id = ?1 AND generation + 1 = ?2 AND finished_at IS NOT NULL ON CONFLICT DO NOTHING"
+    "\
+FROM deletions WHERE id = ?1 AND generation + 1 = ?2 AND finished_at IS NOT NULL
+  AND ?5 = (SELECT COUNT(*) FROM failures
+            WHERE deletion = ?1 AND generation < ?2 AND (generation, chunk, position) <= (?10, ?11, ?12)
+              AND (?13 IS NULL OR code = ?13) AND (?14 IS NULL OR failed_at < ?14))
+ON CONFLICT DO NOTHING"
 );
 
 const TAKE_FAILURES: &str = "\
@@ -91,10 +97,12 @@ pub(crate) async fn admit(database: &impl Database, redrive: &NewRedrive) -> Res
     let named = || -> Vec<Value> {
         vec![at.deletion.as_str().into(), at.generation.into(), redrive.part.upload.as_str().into()]
     };
-    let taken = named().into_iter().chain(redrive.last.parameters()).chain(redrive.filter.parameters());
+    let which = || redrive.last.parameters().into_iter().chain(redrive.filter.parameters());
+    let mut part = part::values(&at, &redrive.part, None)?;
+    part.extend(which());
     let statements = vec![
-        Statement::new(INSERT_PART, part::values(&at, &redrive.part, None)?),
-        Statement::new(TAKE_FAILURES, taken.collect::<Vec<_>>()),
+        Statement::new(INSERT_PART, part),
+        Statement::new(TAKE_FAILURES, named().into_iter().chain(which()).collect::<Vec<_>>()),
         Statement::new(REOPEN, named()),
         Statement::new(TAKE_NOTICES, named()),
         Statement::new(IS_WRITTEN, named()),

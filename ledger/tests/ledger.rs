@@ -610,6 +610,18 @@ fn of_two_redrives_at_once_one_comes_first_and_the_other_changes_nothing() {
     assert_eq!(counts(&ledger, 2).0, Counts { total: 3, pending: 2, deleted: 1, ..Counts::default() });
 }
 
+#[test]
+fn no_failure_is_taken_that_is_not_sent() {
+    let ledger = failed_ledger();
+    let two = redrive(&ledger, 1, 10).unwrap();
+    for keys in [1, 3] {
+        let other = NewRedrive { part: part(2, &[keys]), ..two.clone() };
+        assert!(!block_on(ledger.admit_redrive(&other)).unwrap(), "{keys}");
+    }
+    assert_eq!(counts(&ledger, 2).0.failed, 2);
+    assert!(block_on(ledger.admit_redrive(&two)).unwrap());
+}
+
 /// One thing that may happen to a deletion of three chunks, in any order, any number of times.
 #[derive(Clone, Debug)]
 enum Step {
