@@ -8,17 +8,18 @@ use crash::{Counts, Fault, Gate, Neighbours, Pair, QUEUE, Reply, When};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const KEYS: usize = 60;
 
-/// A pair with a deletion of 3,000 keys of which `locked` have failed, and a bystander.
+/// A pair with a deletion of 60 keys of which `locked` have failed, and a bystander.
 fn failed(locked: usize) -> Result<(Pair, String)> {
     let pair = Pair::start()?;
-    let keys: Vec<_> = (0..3_000).map(|at| format!("proj_42/{at}.jpg")).collect();
+    let keys: Vec<_> = (0..KEYS).map(|at| format!("proj_42/{at}.jpg")).collect();
     pair.bucket.upload(keys.clone());
     pair.bucket.upload(["proj_421/bystander.jpg"]);
-    pair.bucket.lock(keys.iter().step_by(3_000 / locked).cloned(), Neighbours::Kept);
+    pair.bucket.lock(keys.iter().step_by(KEYS / locked).cloned(), Neighbours::Kept);
     let id = pair.accept(&keys)?;
     pair.settle()?;
-    let (total, failed) = (3_000, locked as u64);
+    let (total, failed) = (KEYS as u64, locked as u64);
     let counts = Counts { total, failed, deleted: total - failed, ..Counts::default() };
     assert_eq!(pair.progress(&id)?, ("failed".to_owned(), counts));
     Ok((pair, id))
@@ -30,7 +31,7 @@ fn redrive(pair: &Pair, id: &str) -> Result<Reply> {
 
 fn assert_succeeded(pair: &Pair, id: &str) -> Result<()> {
     pair.settle()?;
-    assert_eq!(pair.progress(id)?, ("succeeded".to_owned(), Counts::all_deleted(3_000)));
+    assert_eq!(pair.progress(id)?, ("succeeded".to_owned(), Counts::all_deleted(KEYS as u64)));
     assert_eq!(pair.failures(id)?, Vec::<Value>::new());
     assert_eq!(pair.bucket.keys(), ["proj_421/bystander.jpg"]);
     assert_eq!(pair.unreadable_messages()?, Vec::<Value>::new());
@@ -50,6 +51,23 @@ fn a_redrive_after_the_fault_is_gone_succeeds_with_the_same_total() -> Result<()
     let redriven = redrive(&pair, &id)?;
     assert_eq!((redriven.status, redriven.body.get("generation")), (202, Some(&json!(2))));
     assert_succeeded(&pair, &id)
+}
+
+#[test]
+fn what_was_uploaded_since_the_request_is_kept_by_a_redrive() -> Result<()> {
+    let (pair, id) = failed(10)?;
+    pair.bucket.unlock();
+    // Two of the ten that failed, by somebody who uses their names again.
+    let again = ["proj_42/0.jpg", "proj_42/30.jpg"];
+    pair.bucket.upload(again);
+    assert_eq!(redrive(&pair, &id)?.status, 202);
+    pair.settle()?;
+    let counts = Counts { total: KEYS as u64, deleted: KEYS as u64 - 2, skipped: 2, ..Counts::default() };
+    assert_eq!(pair.progress(&id)?, ("succeeded".to_owned(), counts));
+    let skipped = pair.skipped(&id)?;
+    assert_eq!(skipped.iter().filter_map(|key| key.get("key")?.as_str()).collect::<Vec<_>>(), again);
+    assert_eq!(pair.bucket.keys(), [&again[..], &["proj_421/bystander.jpg"]].concat());
+    Ok(())
 }
 
 #[test]
