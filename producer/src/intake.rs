@@ -121,7 +121,7 @@ impl<'a> Intake<'a> {
 /// 413 for so many keys.
 pub(crate) fn too_many(asked: usize) -> Problem {
     let detail = format!(
-        "The request names {asked} keys, and one request takes at most {REQUEST_KEYS_MAX}. Send several requests."
+        "The request names {asked} keys, and one request takes at most {REQUEST_KEYS_MAX}. Send several requests, or put the keys in parts."
     );
     Problem::new(ProblemCode::PayloadTooLarge, detail)
 }
