@@ -610,6 +610,19 @@ fn of_two_redrives_at_once_one_comes_first_and_the_other_changes_nothing() {
     assert_eq!(counts(&ledger, 2).0, Counts { total: 3, pending: 2, deleted: 1, ..Counts::default() });
 }
 
+/// The cancellation came when every chunk was in flight: it cancelled nothing, and must not cancel what is redriven.
+#[test]
+fn a_cancellation_that_came_too_late_does_not_cancel_a_redrive() {
+    let ledger = ledger(&[2]);
+    let grant = granted(claim(&ledger, "a", 0, &chunk(0), 2));
+    block_on(ledger.cancel_deletion(&id(), at(1))).unwrap();
+    record(&ledger, "a", 2, vec![ChunkOutcome::new(grant, [0], vec![locked(1)], None, 1)]);
+    assert_eq!(counts(&ledger, 3).1, State::Failed);
+    assert!(block_on(ledger.admit_redrive(&redrive(&ledger, 1, 10).unwrap())).unwrap());
+    assert_eq!(counts(&ledger, 4).1, State::Running);
+    granted(claim(&ledger, "b", 5, &ChunkRef { generation: 1, ..chunk(0) }, 1));
+}
+
 #[test]
 fn no_failure_is_taken_that_is_not_sent() {
     let ledger = failed_ledger();

@@ -274,7 +274,9 @@ impl<B: Body> Reader<B> {
 }
 
 fn too_large() -> Problem {
-    let detail = format!("The body has more than {REQUEST_BYTES_MAX} bytes. Send several requests, or put the keys in parts.");
+    let detail = format!(
+        "The body has more than {REQUEST_BYTES_MAX} bytes. Send several requests, or put the keys in parts."
+    );
     Problem::new(ProblemCode::PayloadTooLarge, detail)
 }
 
