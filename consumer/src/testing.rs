@@ -1,12 +1,16 @@
-//! Doubles of what the consumer's core stands on: a bucket that fails on demand, and a host whose time moves only when
+//! Doubles of what the consumer's core stands on: a bucket and a ledger that fail on demand, and a host whose time moves only when
 //! somebody sleeps.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
 use futures::future::pending;
+use ledger::{
+    ClaimBatch, ClaimReply, ConsumerLedger, LedgerError, NoticeOutcome, NoticeReply, RecordBatch,
+    RecordReply, Settled, SqlLedger, SqliteDatabase,
+};
 use protocol::limits::SAME_KEY_SPACING_MS;
-use protocol::{Event, Log, ObjectKey, QueueError, R2Error, Timestamp};
+use protocol::{Event, Log, NoticeRef, ObjectKey, QueueError, R2Error, Timestamp};
 
 use crate::{Bucket, DeleteCall, Endpoint, Host, NoticeConfig, Notices, Queue, Webhook};
 
@@ -294,5 +298,49 @@ impl Queue for WayOut {
         }
         self.sent.borrow_mut().extend(bodies.into_iter().map(|body| (body, delay_seconds)));
         Ok(())
+    }
+}
+
+/// A ledger whose next calls fail, before or after they took effect.
+pub(crate) struct FailingLedger<'a> {
+    pub(crate) ledger: &'a SqlLedger<SqliteDatabase>,
+    /// For each coming call, the last of them first, whether it fails and whether it takes effect all the same.
+    pub(crate) faults: RefCell<Vec<Option<bool>>>,
+}
+
+impl FailingLedger<'_> {
+    async fn call<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+        let fault = self.faults.borrow_mut().pop().flatten();
+        match fault {
+            None => call.await,
+            Some(takes_effect) => {
+                if takes_effect {
+                    drop(call.await);
+                }
+                Err(LedgerError { cause: "injected".to_owned() })
+            }
+        }
+    }
+}
+
+impl ConsumerLedger for FailingLedger<'_> {
+    async fn claim(&self, batch: &ClaimBatch) -> Result<Vec<ClaimReply>, LedgerError> {
+        self.call(self.ledger.claim(batch)).await
+    }
+
+    async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
+        self.call(self.ledger.record(batch)).await
+    }
+
+    async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {
+        self.call(self.ledger.find_notice(notice, now)).await
+    }
+
+    async fn record_notice(
+        &self,
+        notice: &NoticeRef,
+        outcome: NoticeOutcome,
+    ) -> Result<Settled, LedgerError> {
+        self.call(self.ledger.record_notice(notice, outcome)).await
     }
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use futures::executor::block_on;
 use futures::future::join;
 use ledger::{
-    ConsumerLedger, FailureFilter, NewDeletion, NewPart, NoticeOutcome, NoticeReply, ProducerLedger, Settled,
-    SqlLedger, SqliteDatabase,
+    ConsumerLedger, FailureFilter, NewDeletion, NewPart, ProducerLedger, SqlLedger, SqliteDatabase,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -16,7 +15,7 @@ use protocol::{
 use super::*;
 use crate::delivery::Body;
 use crate::settlement::Settlement;
-use crate::testing::{Effect, FakeBucket, FakeHost, WayOut};
+use crate::testing::{Effect, FailingLedger, FakeBucket, FakeHost, WayOut};
 
 /// [`super::handle`] where nobody wants notices.
 async fn handle(
@@ -414,50 +413,6 @@ fn dead_letters_fail_what_is_undecided_and_nothing_else() {
     let failure =
         &block_on(fresh.ledger.list_failures(&fresh.id, FailureFilter::default(), None, 1)).unwrap()[0];
     assert_eq!(failure.code, Some(FailureCode::AttemptsExhausted));
-}
-
-/// A ledger whose next calls fail, before or after they took effect.
-struct FailingLedger<'a> {
-    ledger: &'a SqlLedger<SqliteDatabase>,
-    /// For each coming call, whether it fails and whether it takes effect all the same.
-    faults: RefCell<Vec<Option<bool>>>,
-}
-
-impl FailingLedger<'_> {
-    async fn call<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        let fault = self.faults.borrow_mut().pop().flatten();
-        match fault {
-            None => call.await,
-            Some(takes_effect) => {
-                if takes_effect {
-                    drop(call.await);
-                }
-                Err(LedgerError { cause: "injected".to_owned() })
-            }
-        }
-    }
-}
-
-impl ConsumerLedger for FailingLedger<'_> {
-    async fn claim(&self, batch: &ClaimBatch) -> Result<Vec<ClaimReply>, LedgerError> {
-        self.call(self.ledger.claim(batch)).await
-    }
-
-    async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
-        self.call(self.ledger.record(batch)).await
-    }
-
-    async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {
-        self.call(self.ledger.find_notice(notice, now)).await
-    }
-
-    async fn record_notice(
-        &self,
-        notice: &NoticeRef,
-        outcome: NoticeOutcome,
-    ) -> Result<Settled, LedgerError> {
-        self.call(self.ledger.record_notice(notice, outcome)).await
-    }
 }
 
 #[test]

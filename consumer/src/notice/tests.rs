@@ -4,15 +4,15 @@ use base64ct::{Base64, Encoding as _};
 use futures::executor::block_on;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use ledger::{
-    ClaimBatch, ClaimReply, ClaimRequest, DeletionRecord, DeletionView, NewDeletion, NewPart, NoticeStats,
-    ProducerLedger, RecordBatch, RecordReply, SqlLedger, SqliteDatabase,
+    ClaimBatch, ClaimRequest, DeletionRecord, DeletionView, NewDeletion, NewPart, NoticeStats,
+    ProducerLedger, SqlLedger, SqliteDatabase,
 };
-use protocol::{DeletionId, Fence, ObjectKey, QueueMessage, RequestId, State, Timestamp, pack_keys};
+use protocol::{DeletionId, Fence, ObjectKey, QueueMessage, RequestId, State, pack_keys};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::*;
-use crate::testing::{Answer, FakeBucket, FakeHost, WayOut};
+use crate::testing::{Answer, FailingLedger, FakeBucket, FakeHost, WayOut};
 use crate::{Body, Delivery, Settlement, Settlements, handle};
 
 const QUEUE: &str = "r2-deletions";
@@ -197,50 +197,14 @@ fn it_is_given_up_after_twelve_attempts_and_at_once_when_the_endpoint_is_gone() 
     }
 }
 
-/// The ledger, whose next calls fail: whether each takes effect all the same.
-struct FailingLedger<'a> {
-    ledger: &'a SqlLedger<SqliteDatabase>,
-    faults: RefCell<Vec<bool>>,
-}
-
-impl FailingLedger<'_> {
-    async fn call<T>(&self, call: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        let Some(takes_effect) = self.faults.borrow_mut().pop() else { return call.await };
-        if takes_effect {
-            drop(call.await);
-        }
-        Err(LedgerError { cause: "injected".to_owned() })
-    }
-}
-
-impl ConsumerLedger for FailingLedger<'_> {
-    async fn claim(&self, batch: &ClaimBatch) -> Result<Vec<ClaimReply>, LedgerError> {
-        self.ledger.claim(batch).await
-    }
-
-    async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
-        self.ledger.record(batch).await
-    }
-
-    async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {
-        self.ledger.find_notice(notice, now).await
-    }
-
-    async fn record_notice(
-        &self,
-        notice: &NoticeRef,
-        outcome: NoticeOutcome,
-    ) -> Result<Settled, LedgerError> {
-        self.call(self.ledger.record_notice(notice, outcome)).await
-    }
-}
-
 #[test]
 fn a_message_is_not_acknowledged_before_the_ledger_knows_what_became_of_its_notice() {
     for takes_effect in [false, true] {
         let host = FakeHost::default();
         let (world, message) = World::finished(&host);
-        let failing = FailingLedger { ledger: &world.ledger, faults: RefCell::new(vec![takes_effect]) };
+        // The notice is found, and then its record fails.
+        let faults = RefCell::new(vec![Some(takes_effect), None]);
+        let failing = FailingLedger { ledger: &world.ledger, faults };
         let batch = [delivery(&host, &message)];
         let notices = world.way_out.used(world.config.as_ref().map_err(String::as_str));
         let settlements = block_on(handle(QUEUE, &batch, &world.bucket, &failing, &notices, &host));
