@@ -9,7 +9,7 @@ use crate::http::Response;
 ///
 /// It has two messages: `detail` for the caller, `cause` for the log. What the platform says goes only to the log.
 ///
-/// Boxed, because every `?` on its way hands it on: as it is, that was a tenth of the wasm.
+/// Boxed, because every `?` on its way hands it on: unboxed, that was 4 % of the producer's wasm.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem(Box<Contents>);
 

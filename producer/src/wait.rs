@@ -28,8 +28,7 @@ const PAUSE_MS_MAX: u64 = 2_000;
 ///
 /// 1. *await* Accept the deletion, as `POST /v1/deletions` does: all that it refuses. From here on the answer is 200 or 202.
 /// 2. *await* Wait until the deletion is final. Where it is not after [`WAIT_MS_MAX`], or its undo window is longer, so that
-///    nobody need wait for that, or the ledger does not say: 202 with
-///    the deletion, which goes on.
+///    nobody need wait for that, or the ledger does not say: 202 with the deletion, which goes on.
 /// 3. *await* Read which keys have failed, and say of each key that was asked for, in that order, what became of it: 200.
 pub(crate) async fn delete_and_wait(
     request: Request<impl Body>,

@@ -84,8 +84,8 @@ fn of_many_redrives_at_once_one_is_sent() -> Result<()> {
     assert_succeeded(&pair, &id)
 }
 
-/// 1. Half of what failed is redriven, by its code, while the other half is still locked. 2. A redrive during its delivery
-///    changes nothing. 3. The rest follows.
+/// 1. What failed is redriven while it is still locked. 2. A redrive during its delivery changes nothing. 3. It fails once more,
+///    and is redriven by its code when it is unlocked.
 #[test]
 fn a_redrive_during_delivery_loses_nothing() -> Result<()> {
     let (pair, id) = failed(10)?;
@@ -139,6 +139,7 @@ fn a_redrive_that_dies_anywhere_is_finished_by_the_next() -> Result<()> {
             assert!([200, 202].contains(&redrive(&pair, &id)?.status), "{statement} {when:?}");
         }
         pair.settle()?;
+        // What the dead one wrote for nothing is upkeep's, a day later; here only what belongs to the deletion is looked at.
         pair.database.execute(
             "DELETE FROM outbox WHERE NOT EXISTS (SELECT 1 FROM parts AS p WHERE p.upload = outbox.upload)",
             [],
