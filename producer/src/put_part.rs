@@ -1,6 +1,6 @@
 use ledger::{NewPart, PartRecord, PartRef, ProducerLedger, Sending};
 use protocol::limits::PARTS_MAX;
-use protocol::{Event, RequestId};
+use protocol::{Event, RequestId, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::assets::Assets;
@@ -8,9 +8,9 @@ use crate::body::{Incoming, Received, Takes, WORKING_BYTES_MAX};
 use crate::host::Host;
 use crate::http::{Body, Request, Response};
 use crate::idempotency::{SENDING_MS, in_progress};
-use crate::intake::Taken;
+use crate::memory::Reservation;
 use crate::options::Options;
-use crate::outbox::{FilledOutbox, OutboxWriter};
+use crate::outbox::OutboxWriter;
 use crate::problem::{Problem, ProblemCode};
 use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
@@ -41,7 +41,7 @@ pub(crate) async fn put_part(
     request_id: &RequestId,
     ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<Response, Problem> {
-    let &Ports { ledger, queue, host, memory, .. } = ports;
+    let &Ports { ledger, host, memory, .. } = ports;
     // (1) Deletion.
     let number = parse_number(number)?;
     let deletion = read::find_own(id, scope.principal, ledger, host).await?;
@@ -54,21 +54,44 @@ pub(crate) async fn put_part(
     let incoming = Incoming::new(request, query, Takes::JsonOrNdjson, Some(Sha256::new()))?;
     let mut reservation = memory.reserve(incoming.memory_bytes(), host).await?;
 
+    // (3) to (7); and whatever comes of it, no message stays that is no part's.
+    let mut outbox =
+        OutboxWriter::new(request_id, &part, deletion.requested_at, deletion.sent_fence(), ledger);
+    let begun = Begun { part: &part, not_before: deletion.not_before, request_id };
+    let put = fill_and_send(incoming, scope, begun, &mut outbox, &mut reservation, ports).await;
+    outbox.discard_rest(host).await;
+    put
+}
+
+/// A part in the making: its name, the end of its deletion's undo window, and the request that puts it.
+struct Begun<'a> {
+    part: &'a PartRef,
+    not_before: Timestamp,
+    request_id: &'a RequestId,
+}
+
+async fn fill_and_send<L: ProducerLedger>(
+    incoming: Incoming<'_, impl Body>,
+    scope: Scope<'_>,
+    Begun { part, not_before, request_id }: Begun<'_>,
+    outbox: &mut OutboxWriter<'_, L>,
+    reservation: &mut Reservation<'_>,
+    ports: &Ports<'_, L, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<Response, Problem> {
+    let &Ports { ledger, queue, host, .. } = ports;
     // (3) Read.
-    let fence = deletion.sent_fence();
-    let mut outbox = OutboxWriter::new(request_id, &part, deletion.requested_at, fence, ledger);
-    let prepared = prepare(incoming, &part, scope, &mut outbox, ledger, host).await;
-    let (taken, fingerprint, filled) = match prepared {
-        Ok(Prepared::New { taken, fingerprint, filled }) => (taken, fingerprint, filled),
-        Ok(Prepared::PutBefore { earlier, fingerprint }) => {
-            outbox.discard_rest(host).await;
-            return replay(&part, &earlier, &fingerprint, ports).await;
-        }
-        Err(problem) => {
-            outbox.discard_rest(host).await;
-            return Err(problem);
-        }
-    };
+    let Received { options, taken, fingerprint, .. } = incoming.receive(scope, outbox, host).await?;
+    let taken = taken.filter(|_| options == Options::default()).ok_or_else(|| {
+        let detail = "A part has keys only. What else is said of a deletion is said when it is begun.";
+        Problem::new(ProblemCode::ValidationFailed, detail)
+    })?;
+    let fingerprint = fingerprint.unwrap_or_default();
+
+    // (4) Put before.
+    if let Some(earlier) = find(part, ledger).await? {
+        return replay(part, &earlier, &fingerprint, ports).await;
+    }
+    let filled = outbox.finish().await.map_err(|error| Problem::ledger(&error))?;
     reservation.shrink(WORKING_BYTES_MAX);
 
     // (5) Write down.
@@ -78,63 +101,32 @@ pub(crate) async fn put_part(
         duplicates_removed: taken.duplicates,
         sending_until: host.now().plus_millis(SENDING_MS),
     };
-    let is_put = outbox.hand_over(ledger.admit_part(&part, &new, &fingerprint)).await;
+    let is_put = outbox.hand_over(ledger.admit_part(part, &new, &fingerprint)).await;
     if !is_put.map_err(|error| Problem::ledger(&error))? {
-        outbox.discard_rest(host).await;
-        return match find(&part, ledger).await? {
-            Some(earlier) => replay(&part, &earlier, &fingerprint, ports).await,
+        return match find(part, ledger).await? {
+            Some(earlier) => replay(part, &earlier, &fingerprint, ports).await,
             None => Err(closed()),
         };
     }
 
     // (6) Send, (7) say.
     let view = PartView {
-        part: number,
+        part: part.part,
         keys: new.keys() as u64,
         duplicates_removed: new.duplicates_removed as u64,
         messages: new.chunk_keys.len() as u64,
     };
-    let sent = send_part(&part, Unsent::Filled(filled), deletion.not_before, ledger, queue, host).await;
-    note_sent(&part, sent, ledger, host).await?;
+    let sent = send_part(part, Unsent::Filled(filled), not_before, ledger, queue, host).await;
+    note_sent(part, sent, ledger, host).await?;
     host.emit(&Event::PartAccepted {
         deletion: &part.deletion,
-        part: number,
+        part: part.part,
         request_id,
         keys: taken.keys,
         duplicates_removed: taken.duplicates,
         messages: new.chunk_keys.len(),
     });
     Ok(Response::json(202, &view))
-}
-
-/// What steps 3 and 4 lead to.
-enum Prepared {
-    /// A part that is to be written down.
-    New { taken: Taken, fingerprint: String, filled: FilledOutbox },
-    /// One that is there.
-    PutBefore { earlier: PartRecord, fingerprint: String },
-}
-
-async fn prepare<L: ProducerLedger>(
-    incoming: Incoming<'_, impl Body>,
-    part: &PartRef,
-    scope: Scope<'_>,
-    outbox: &mut OutboxWriter<'_, L>,
-    ledger: &L,
-    host: &impl Host,
-) -> Result<Prepared, Problem> {
-    let Received { options, taken, fingerprint, .. } = incoming.receive(scope, outbox, host).await?;
-    let taken = taken.filter(|_| options == Options::default()).ok_or_else(|| {
-        let detail = "A part has keys only. What else is said of a deletion is said when it is begun.";
-        Problem::new(ProblemCode::ValidationFailed, detail)
-    })?;
-    let fingerprint = fingerprint.unwrap_or_default();
-    // (4) Put before.
-    if let Some(earlier) = find(part, ledger).await? {
-        return Ok(Prepared::PutBefore { earlier, fingerprint });
-    }
-    let filled = outbox.finish().await.map_err(|error| Problem::ledger(&error))?;
-    Ok(Prepared::New { taken, fingerprint, filled })
 }
 
 /// Answers for a part that is there already.
