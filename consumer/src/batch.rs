@@ -2,13 +2,14 @@ use std::collections::BTreeSet;
 
 use ledger::{LedgerError, RecordReply, Settled, UnreadableMessage};
 use protocol::{
-    ChunkMessage, ChunkRef, Event, NoticeRef, QueueMessage, R2ErrorClass, RetryCause, Timestamp,
+    ChunkMessage, ChunkRef, Event, NoticeRef, QueueMessage, R2ErrorClass, RetryCause, SweepRef, Timestamp,
     UnreadableReason, retry_delay_seconds,
 };
 
 use crate::delivery::{Body, Delivery};
 use crate::host::Host;
 use crate::settlement::Settlements;
+use crate::sweep::{SweepEnd, SweepReport, Swept};
 use crate::work::Worked;
 
 /// A message that could be read.
@@ -25,10 +26,18 @@ pub(crate) struct NoticeMessage {
     pub(crate) notice: NoticeRef,
 }
 
+/// A message that asks for a step of a sweep.
+pub(crate) struct SweepMessage {
+    pub(crate) index: usize,
+    pub(crate) attempts: u32,
+    pub(crate) sweep: SweepRef,
+}
+
 /// A batch's messages by their kind.
 pub(crate) struct Decoded<'a> {
     pub(crate) messages: Vec<Message<'a>>,
     pub(crate) notices: Vec<NoticeMessage>,
+    pub(crate) sweeps: Vec<SweepMessage>,
     pub(crate) unreadable: Vec<(usize, UnreadableReason)>,
 }
 
@@ -39,6 +48,7 @@ pub(crate) struct Batch<'a, H> {
     pub(crate) host: &'a H,
     pub(crate) started_at: Timestamp,
     settlements: Settlements,
+    swept: Vec<SweepReport>,
 }
 
 impl<'a, H: Host> Batch<'a, H> {
@@ -50,15 +60,16 @@ impl<'a, H: Host> Batch<'a, H> {
             host,
             started_at: host.now(),
             settlements: Settlements::retry_all(deliveries.len(), 1),
+            swept: Vec::new(),
         }
     }
 
-    /// Reads every message. A chunk that is in the batch twice is taken once, and so is a notice; its double comes back later,
-    /// to be settled by what is recorded then.
+    /// Reads every message. A chunk that is in the batch twice is taken once, and so is a notice or a sweep; its double comes back
+    /// later, to be settled by what is recorded then.
     pub(crate) fn decode(&mut self) -> Decoded<'a> {
         let (mut messages, mut unreadable, mut seen) =
             (Vec::<Message<'a>>::new(), Vec::new(), BTreeSet::new());
-        let mut notices = Vec::<NoticeMessage>::new();
+        let (mut notices, mut sweeps) = (Vec::<NoticeMessage>::new(), Vec::<SweepMessage>::new());
         for (index, delivery) in self.deliveries.iter().enumerate() {
             let attempts = delivery.attempts;
             let body = match &delivery.body {
@@ -80,13 +91,25 @@ impl<'a, H: Host> Batch<'a, H> {
                         notices.push(NoticeMessage { index, attempts, notice });
                     }
                 }
+                Ok(QueueMessage::Sweep(sweep)) => {
+                    if !sweeps.iter().any(|message| message.sweep == sweep) {
+                        sweeps.push(SweepMessage { index, attempts, sweep });
+                    }
+                }
             }
         }
-        Decoded { messages, notices, unreadable }
+        Decoded { messages, notices, sweeps, unreadable }
     }
 
-    /// The message at `index`, to be kept.
-    pub(crate) fn unreadable_message(&self, index: usize, reason: UnreadableReason) -> UnreadableMessage {
+    /// Messages that are to be kept.
+    pub(crate) fn unreadable_messages(
+        &self,
+        unreadable: &[(usize, UnreadableReason)],
+    ) -> Vec<UnreadableMessage> {
+        unreadable.iter().map(|&(index, reason)| self.unreadable_message(index, reason)).collect()
+    }
+
+    fn unreadable_message(&self, index: usize, reason: UnreadableReason) -> UnreadableMessage {
         let delivery = self.deliveries.get(index);
         UnreadableMessage {
             message_id: delivery.map(|delivery| delivery.message_id.clone()).unwrap_or_default(),
@@ -120,6 +143,34 @@ impl<'a, H: Host> Batch<'a, H> {
         }
     }
 
+    /// Settles what became of the sweeps, and answers with those whose messages are to be kept.
+    pub(crate) fn settle_sweeps(&mut self, swept: Vec<Swept>) -> Vec<(usize, UnreadableReason)> {
+        let mut unreadable = Vec::new();
+        for Swept { index, end, report } in swept {
+            match end {
+                SweepEnd::Settled(proof) => self.acknowledge(index, proof),
+                SweepEnd::Retry(delay_seconds) => self.settlements.retry(index, delay_seconds),
+                SweepEnd::Unreadable(reason) => unreadable.push((index, reason)),
+            }
+            self.swept.push(report);
+        }
+        unreadable
+    }
+
+    /// Acknowledges messages that are kept.
+    pub(crate) fn settle_unreadable(
+        &mut self,
+        unreadable: &[(usize, UnreadableReason)],
+        proofs: Vec<Settled>,
+    ) {
+        for (&(index, reason), proof) in unreadable.iter().zip(proofs) {
+            self.settlements.acknowledge(index, proof);
+            if let Some(delivery) = self.deliveries.get(index) {
+                self.host.emit(&Event::MessageUnreadable { message_id: &delivery.message_id, reason });
+            }
+        }
+    }
+
     fn delay(&self, cause: RetryCause, attempts: u32) -> u32 {
         retry_delay_seconds(cause, attempts, self.host.random())
     }
@@ -146,12 +197,7 @@ impl<'a, H: Host> Batch<'a, H> {
         for (work, proof) in worked.iter().zip(reply.outcomes) {
             self.settle_chunk(work, proof);
         }
-        for (&(index, reason), proof) in unreadable.iter().zip(reply.unreadable) {
-            self.settlements.acknowledge(index, proof);
-            if let Some(delivery) = self.deliveries.get(index) {
-                self.host.emit(&Event::MessageUnreadable { message_id: &delivery.message_id, reason });
-            }
-        }
+        self.settle_unreadable(unreadable, reply.unreadable);
         self.report_misconfiguration(worked);
         self.finish(worked, None)
     }
@@ -202,7 +248,11 @@ impl<'a, H: Host> Batch<'a, H> {
     }
 
     fn finish(self, worked: &[Worked], error_type: Option<&str>) -> Settlements {
-        let sum = |count: fn(&Worked) -> usize| worked.iter().map(count).sum();
+        let sum = |of_chunk: fn(&Worked) -> usize, of_sweep: fn(&SweepReport) -> usize| {
+            worked.iter().map(of_chunk).sum::<usize>() + self.swept.iter().map(of_sweep).sum::<usize>()
+        };
+        let gaps = worked.iter().map(|work| work.report.fence_gap_ms);
+        let gaps = gaps.chain(self.swept.iter().map(|swept| swept.fence_gap_ms));
         let acked = self.settlements.acknowledged();
         let oldest =
             self.deliveries.iter().map(|delivery| self.started_at.millis_since(delivery.sent_at)).max();
@@ -212,13 +262,14 @@ impl<'a, H: Host> Batch<'a, H> {
             messages: self.deliveries.len(),
             acked,
             retried: self.deliveries.len() - acked,
-            keys_deleted: sum(|work| work.outcome.deleted()),
-            keys_skipped: sum(|work| work.outcome.skipped()),
-            keys_failed: sum(|work| work.outcome.failed()),
-            keys_undecided: sum(|work| work.outcome.undecided()),
-            r2_calls: sum(|work| work.report.calls),
-            r2_heads: sum(|work| work.report.heads),
-            fence_gap_ms: worked.iter().map(|work| work.report.fence_gap_ms).max().filter(|&gap| gap > 0),
+            keys_deleted: sum(|work| work.outcome.deleted(), |swept| swept.deleted),
+            keys_skipped: sum(|work| work.outcome.skipped(), |swept| swept.skipped),
+            keys_failed: sum(|work| work.outcome.failed(), |swept| swept.failed),
+            keys_undecided: sum(|work| work.outcome.undecided(), |swept| swept.undecided),
+            r2_calls: sum(|work| work.report.calls, |swept| swept.calls),
+            r2_heads: sum(|work| work.report.heads, |swept| swept.heads),
+            r2_lists: sum(|_| 0, |swept| swept.lists),
+            fence_gap_ms: gaps.max().filter(|&gap| gap > 0),
             oldest_message_ms: oldest.unwrap_or_default(),
             duration_ms: self.host.now().millis_since(self.started_at),
             error_type,

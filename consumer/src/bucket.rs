@@ -1,3 +1,6 @@
+use std::fmt;
+
+use ledger::ListedObject;
 use protocol::limits::DELETE_KEYS_MAX;
 use protocol::{ObjectKey, R2Error, Timestamp};
 
@@ -16,6 +19,53 @@ pub trait Bucket {
     ///
     /// R2's error, or [`R2Error::Other`] when it does not say when: what is of no known age must not be taken for old.
     fn uploaded_at(&self, key: &ObjectKey<'_>) -> impl Future<Output = Result<Option<Timestamp>, R2Error>>;
+
+    /// Lists objects, in the order of their keys' bytes.
+    ///
+    /// # Errors
+    ///
+    /// R2's error, or [`R2Error::Other`] when it does not say of an object when it was uploaded.
+    fn list(&self, call: &ListCall<'_>) -> impl Future<Output = Result<Listing, R2Error>>;
+}
+
+/// Which objects are to be listed.
+#[derive(Clone, Copy)]
+pub struct ListCall<'a> {
+    /// Those whose keys begin so.
+    pub prefix: &'a str,
+    /// Those that come after this key.
+    pub start_after: Option<&'a str>,
+    /// At most so many.
+    pub limit: usize,
+    /// What groups keys, by what they have before its first occurrence after the prefix.
+    pub delimiter: Option<&'a str>,
+}
+
+/// Objects, as they were when they were listed.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The objects that are in no group.
+    pub objects: Vec<ListedObject>,
+    /// The beginnings of the groups, delimiter included, in order.
+    pub groups: Vec<Group>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// What the keys of a group begin with. Keys are personal data, so `Debug` shows none.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Group(pub String);
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Debug for ListCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ListCall({} of a prefix of {} bytes)", self.limit, self.prefix.len())
+    }
 }
 
 /// The keys of one bulk delete: 1 to [`DELETE_KEYS_MAX`], which R2 demands and the local simulator does not check.

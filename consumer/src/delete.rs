@@ -1,14 +1,13 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
-use ledger::Grant;
 use protocol::limits::{DELETE_KEYS_MAX, SAME_KEY_SPACING_MS};
-use protocol::{ChunkMessage, R2Error, R2ErrorClass, RetryCause, Timestamp};
+use protocol::{ChunkMessage, ObjectKey, R2Error, R2ErrorClass, RetryCause, Timestamp};
 
 use crate::allowance::Allowance;
 use crate::bucket::{Bucket, DeleteCall};
 use crate::host::Host;
-use crate::look::{Look, look};
+use crate::look::{LOOK_MS_MAX, Look, look};
 use crate::time_limit::in_time;
 
 /// How long one call to R2 may take before we stop waiting for it, in milliseconds. It may still take effect.
@@ -40,20 +39,56 @@ pub(crate) struct ChunkReport {
     pub(crate) fence_gap_ms: u64,
 }
 
-/// One attempt at a chunk.
+/// One attempt at keys: a chunk's, or those of a page that a sweep has listed.
 #[derive(Debug)]
-pub(crate) struct ChunkAttempt<'a> {
-    /// The chunk's message.
-    pub(crate) message: &'a ChunkMessage<'a>,
-    /// What the ledger has given us of it.
-    pub(crate) grant: &'a Grant,
+pub(crate) struct Attempt<'a> {
+    /// The keys.
+    pub(crate) keys: &'a [ObjectKey<'a>],
+    /// The positions of those that nothing is decided about.
+    pub(crate) undecided: Vec<usize>,
+    /// When their deletion was requested.
+    pub(crate) requested_at: Timestamp,
+    /// Where the fence looks.
+    pub(crate) looks: Looks<'a>,
     /// The delivery's number, from 1.
     pub(crate) attempt: u32,
+    /// The error that left them undecided, where R2 was the cause.
+    pub(crate) last_error: Option<R2Error>,
     /// When no call may be begun any more.
     pub(crate) deadline: Timestamp,
 }
 
-/// Deletes the undecided keys of a chunk.
+/// Where the fence looks at an object before a call deletes it.
+#[derive(Debug)]
+pub(crate) enum Looks<'a> {
+    /// As the message's fence says.
+    Message(&'a ChunkMessage<'a>),
+    /// At every object, unless a listing has just shown it, when it was begun then.
+    Listed(Option<Timestamp>),
+    /// Nowhere.
+    Never,
+}
+
+impl Attempt<'_> {
+    /// Whether keys are looked at that a call is to delete which is begun at `now`.
+    fn looks(&self, now: Timestamp) -> bool {
+        match self.looks {
+            Looks::Message(message) => message.looks(self.attempt, now),
+            Looks::Listed(_) => true,
+            Looks::Never => false,
+        }
+    }
+
+    /// When the keys were last seen before the attempt, by a listing.
+    fn seen_at(&self) -> Option<Timestamp> {
+        match self.looks {
+            Looks::Listed(at) => at,
+            Looks::Message(_) | Looks::Never => None,
+        }
+    }
+}
+
+/// Deletes the undecided keys.
 ///
 /// The binding answers a bulk delete with one result for all its keys, so:
 /// - *success*: all of them are deleted;
@@ -70,8 +105,9 @@ pub(crate) struct ChunkAttempt<'a> {
 /// Where the fence looks, each call is preceded by looks at its keys' objects, for a second at the most, and names only
 /// those that are not newer than the request. That holds for halves too: an upload may have come while they waited, and a
 /// key that the failed call has deleted needs no second one. What is uploaded between a key's look and its call is deleted.
-pub(crate) async fn delete_chunk(
-    attempt: &ChunkAttempt<'_>,
+/// A listing that has just shown the keys is a look, for the first call and as long as a look can be old.
+pub(crate) async fn delete_keys(
+    attempt: &Attempt<'_>,
     allowance: &Allowance,
     bucket: &impl Bucket,
     host: &impl Host,
@@ -95,12 +131,13 @@ struct Work {
 }
 
 impl Work {
-    fn new(attempt: &ChunkAttempt<'_>, now: Timestamp) -> Self {
-        let all = Slice { positions: attempt.grant.undecided.iter().collect(), not_before: now };
+    fn new(attempt: &Attempt<'_>, now: Timestamp) -> Self {
+        let positions = attempt.undecided.clone();
+        let all = Slice { positions, not_before: now, seen_at: attempt.seen_at() };
         Self {
             report: ChunkReport::default(),
             slices: VecDeque::from([all]),
-            first_size: first_call_size(attempt.attempt, attempt.grant.last_error),
+            first_size: first_call_size(attempt.attempt, attempt.last_error),
             hopeless_calls: 0,
         }
     }
@@ -119,7 +156,7 @@ impl Work {
     async fn carry_out(
         &mut self,
         mut slice: Slice,
-        attempt: &ChunkAttempt<'_>,
+        attempt: &Attempt<'_>,
         allowance: &Allowance,
         bucket: &impl Bucket,
         host: &impl Host,
@@ -129,13 +166,14 @@ impl Work {
         }
         wait_until(slice.not_before, host).await;
         let (began_at, mut stop) = (host.now(), None);
-        let looks = attempt.message.looks(attempt.attempt, began_at);
-        if looks {
+        let seen_at = slice.seen_at.filter(|&at| began_at.millis_since(at) <= LOOK_MS_MAX);
+        let looks = attempt.looks(began_at);
+        if looks && seen_at.is_none() {
             let look = look(attempt, &slice.positions, allowance, bucket, host).await;
             stop = look.stop;
             slice.positions = self.take_in(look, slice.not_before);
         }
-        let keys = slice.positions.iter().filter_map(|&at| attempt.message.keys.get(at));
+        let keys = slice.positions.iter().filter_map(|&at| attempt.keys.get(at));
         // Without a call nothing of the slice is left to delete, or the ledger names keys that the message does not have.
         if let Some(call) = DeleteCall::new(keys) {
             if host.now() >= attempt.deadline {
@@ -148,7 +186,7 @@ impl Work {
             let answer = in_time(bucket.delete(call), CALL_MS_MAX, host).await;
             let answer = answer.unwrap_or(Err(R2Error::TimedOut));
             if looks {
-                let gap_ms = host.now().millis_since(began_at);
+                let gap_ms = host.now().millis_since(seen_at.unwrap_or(began_at));
                 self.report.fence_gap_ms = self.report.fence_gap_ms.max(gap_ms);
             }
             self.settle(slice, answer, allowance, host.now())?;
@@ -167,7 +205,7 @@ impl Work {
             self.note(RetryCause::R2(error));
         }
         if !rest.is_empty() {
-            self.slices.push_front(Slice { positions: rest, not_before });
+            self.slices.push_front(Slice { positions: rest, not_before, seen_at: None });
         }
         old
     }
@@ -248,15 +286,19 @@ async fn wait_until(time: Timestamp, host: &impl Host) {
 struct Slice {
     positions: Vec<usize>,
     not_before: Timestamp,
+    /// When a listing has shown them.
+    seen_at: Option<Timestamp>,
 }
 
 impl Slice {
     fn split_off(&mut self, at: usize) -> Self {
-        Self { positions: self.positions.split_off(at), not_before: self.not_before }
+        let Self { not_before, seen_at, .. } = *self;
+        Self { positions: self.positions.split_off(at), not_before, seen_at }
     }
 
     fn halves(mut self, failed_at: Timestamp) -> [Self; 2] {
         self.not_before = failed_at.plus_millis(SAME_KEY_SPACING_MS);
+        self.seen_at = None;
         let second = self.split_off(self.positions.len() / 2);
         [self, second]
     }

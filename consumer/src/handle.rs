@@ -1,6 +1,8 @@
 use futures::future::{join, join_all};
-use ledger::{ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, LedgerError, RecordBatch, RecordReply};
-use protocol::{DEAD_LETTER_QUEUE_SUFFIX, Timestamp, UnreadableReason};
+use ledger::{
+    ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, Ended, LedgerError, RecordBatch, RecordReply,
+};
+use protocol::{DEAD_LETTER_QUEUE_SUFFIX, Event, Timestamp, UnreadableReason};
 
 use crate::allowance::Allowance;
 use crate::batch::{Batch, Decoded, Message};
@@ -10,14 +12,15 @@ use crate::delivery::Delivery;
 use crate::host::Host;
 use crate::notice::{Endpoint, Notices, Queue};
 use crate::settlement::Settlements;
+use crate::sweep::{Ports, sweep};
 use crate::work::Worked;
 
 /// How long after its start an invocation may begin calls to R2, in milliseconds.
 const WORK_MS: u64 = 60_000;
 
 /// How often the record is tried, and how long between two tries, in milliseconds.
-const RECORD_TRIES: u64 = 3;
-const RECORD_PAUSE_MS: u64 = 1_000;
+pub(crate) const RECORD_TRIES: u64 = 3;
+pub(crate) const RECORD_PAUSE_MS: u64 = 1_000;
 
 /// The longest that D1 lets one query run. docs: d1/platform/limits.
 const LEDGER_CALL_MS_MAX: u64 = 30_000;
@@ -40,10 +43,12 @@ const _: () =
 ///    since is looked at.
 /// 5. *await* Record, in one write, which also owes a notice for each deletion that it ends. Repeating it is safe: the record
 ///    takes the claim with it. Until it is confirmed nothing is acknowledged.
-/// 6. *await* Write those ends to the log, and have their notices looked at. What is left undone here, upkeep does.
+/// 6. *await* Write those ends to the log, have their notices looked at, and have the sweeps begin that have waited for the last of
+///    the keys. What is left undone here, upkeep does.
 /// 7. Settle: acknowledged is only what the ledger has given a proof for.
 ///
-/// Messages that have a notice looked at go beside 2 to 6 ([`Notices`]): a slow endpoint holds up no delete and no record.
+/// Messages that have a notice looked at go beside 2 to 6 ([`Notices`]): a slow endpoint holds up no delete and no record. So do
+/// those that ask for a step of a sweep ([`sweep`]), which claims, deletes and records by itself.
 ///
 /// When the attempts of a message run out, the platform moves it to the dead-letter queue, which ends here too: its
 /// undecided keys become failures, and a notice is looked at as ever.
@@ -58,21 +63,48 @@ pub async fn handle(
     let mut batch = Batch::new(queue, deliveries, host);
 
     // (1) Decode.
-    let Decoded { messages, notices: notice_messages, unreadable } = batch.decode();
+    let Decoded { messages, notices: notice_messages, sweeps: sweep_messages, unreadable } = batch.decode();
 
-    // (2) to (6), and notices beside it.
+    // (2) to (6), and sweeps and notices beside it.
+    let allowance = Allowance::of(messages.len() + sweep_messages.len(), notice_messages.len());
+    let deadline = batch.started_at.plus_millis(WORK_MS);
+    let ports = Ports { bucket, ledger, notices, host, allowance: &allowance, deadline };
+    let is_dead_letter = queue.ends_with(DEAD_LETTER_QUEUE_SUFFIX);
     let looked_at = notice_messages.iter().map(|message| notices.look_at(&message.notice, ledger, host));
-    let posts = notice_messages.len();
-    let chunks = handle_chunks(&mut batch, messages, unreadable, posts, bucket, ledger, notices);
-    let (chunks, looked_at) = join(chunks, join_all(looked_at)).await;
+    let swept = sweep_messages.iter().map(|message| sweep(message, is_dead_letter, &ports));
+    let chunks = handle_chunks(&mut batch, messages, unreadable, is_dead_letter, &ports);
+    let (chunks, (swept, looked_at)) = join(chunks, join(join_all(swept), join_all(looked_at))).await;
 
     // (7) Settle.
     for (message, looked_at) in notice_messages.iter().zip(looked_at) {
         batch.settle_notice(message, looked_at);
     }
+    let unreadable = batch.settle_sweeps(swept);
+    keep(&mut batch, &unreadable, &ports).await;
     match chunks {
         Ok(Recorded { worked, unreadable, reply }) => batch.settle(&worked, &unreadable, reply),
         Err((operation, error)) => batch.give_up(operation, &error),
+    }
+}
+
+/// *await* Keeps sweeps' messages that the ledger knows nothing of. Those that it does not take come back.
+async fn keep<H: Host>(
+    batch: &mut Batch<'_, H>,
+    unreadable: &[(usize, UnreadableReason)],
+    ports: &Ports<'_, impl Bucket, impl ConsumerLedger, impl Queue, impl Endpoint, impl Host>,
+) {
+    let record = RecordBatch {
+        token: batch.host.token(),
+        now: batch.host.now(),
+        outcomes: Vec::new(),
+        unreadable: batch.unreadable_messages(unreadable),
+        owe_notices: false,
+    };
+    match record_with_retries(record, ports.ledger, batch.host).await {
+        Ok(reply) => batch.settle_unreadable(unreadable, reply.unreadable),
+        Err(error) => {
+            batch.host.emit(&Event::LedgerFailed { operation: "keep", cause: &error.cause });
+        }
     }
 }
 
@@ -83,17 +115,15 @@ struct Recorded {
     reply: RecordReply,
 }
 
-/// Steps 2 to 6 of [`handle`], beside so many posts to the endpoint; an error is one of the ledger, with the operation that
-/// it refused.
+/// Steps 2 to 6 of [`handle`]; an error is one of the ledger, with the operation that it refused.
 async fn handle_chunks<H: Host>(
     batch: &mut Batch<'_, H>,
     messages: Vec<Message<'_>>,
     mut unreadable: Vec<(usize, UnreadableReason)>,
-    posts: usize,
-    bucket: &impl Bucket,
-    ledger: &impl ConsumerLedger,
-    notices: &Notices<'_, impl Queue, impl Endpoint>,
+    is_dead_letter: bool,
+    ports: &Ports<'_, impl Bucket, impl ConsumerLedger, impl Queue, impl Endpoint, impl Host>,
 ) -> Result<Recorded, (&'static str, LedgerError)> {
+    let &Ports { bucket, ledger, notices, allowance, deadline, .. } = ports;
     let (host, started_at) = (batch.host, batch.started_at);
 
     // (2) Claim.
@@ -103,6 +133,9 @@ async fn handle_chunks<H: Host>(
     // (3) Sort.
     let mut granted = Vec::new();
     for (message, reply) in messages.into_iter().zip(replies) {
+        if !matches!(reply, ClaimReply::Granted(_)) {
+            allowance.chunk_done();
+        }
         match reply {
             ClaimReply::Granted(grant) => granted.push((message, grant)),
             ClaimReply::NothingToDo(proof) => batch.acknowledge(message.index, proof),
@@ -112,14 +145,12 @@ async fn handle_chunks<H: Host>(
     }
 
     // (4) Delete, or give up.
-    let worked = if batch.queue.ends_with(DEAD_LETTER_QUEUE_SUFFIX) {
+    let worked = if is_dead_letter {
         granted.into_iter().map(Worked::dead_letter).collect()
     } else {
-        let (allowance, deadline) = (Allowance::of(granted.len(), posts), started_at.plus_millis(WORK_MS));
-        let attempts = granted.into_iter().map(|(message, grant)| {
-            let allowance = &allowance;
-            async move { Worked::attempt(message, grant, deadline, allowance, bucket, host).await }
-        });
+        let attempts = granted
+            .into_iter()
+            .map(|(message, grant)| Worked::attempt(message, grant, deadline, allowance, bucket, host));
         join_all(attempts).await
     };
 
@@ -128,18 +159,13 @@ async fn handle_chunks<H: Host>(
         token,
         now: host.now(),
         outcomes: worked.iter().map(|work| work.outcome.clone()).collect(),
-        unreadable: unreadable
-            .iter()
-            .map(|&(index, reason)| batch.unreadable_message(index, reason))
-            .collect(),
+        unreadable: batch.unreadable_messages(&unreadable),
         owe_notices: notices.are_wanted(),
     };
     let reply = record_with_retries(record, ledger, host).await.map_err(|error| ("record", error))?;
 
-    // (6) Announce, to the log and to whoever wants notices.
-    let now = host.now();
-    reply.finished.iter().for_each(|finished| host.emit(&finished.event(now)));
-    notices.announce(&reply.finished, host).await;
+    // (6) Announce: to the log, to whoever wants notices, and to the sweeps that have waited for the keys.
+    notices.announce(&reply.ended, host).await;
     Ok(Recorded { worked, unreadable, reply })
 }
 
@@ -171,7 +197,7 @@ async fn record_with_retries(
     host: &impl Host,
 ) -> Result<RecordReply, LedgerError> {
     if batch.outcomes.is_empty() && batch.unreadable.is_empty() {
-        return Ok(RecordReply { outcomes: Vec::new(), unreadable: Vec::new(), finished: Vec::new() });
+        return Ok(RecordReply { outcomes: Vec::new(), unreadable: Vec::new(), ended: Ended::default() });
     }
     let mut tries = 1;
     loop {

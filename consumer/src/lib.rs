@@ -24,12 +24,13 @@ mod notice;
 mod settlement;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+mod sweep;
 #[cfg(test)]
 mod testing;
 mod time_limit;
 mod work;
 
-pub use bucket::{Bucket, DeleteCall};
+pub use bucket::{Bucket, DeleteCall, Group, ListCall, Listing};
 pub use delivery::{Body, Delivery};
 pub use handle::{CLAIM_MS, handle};
 pub use host::Host;

@@ -5,7 +5,7 @@ use protocol::{R2Error, R2ErrorClass, RetryCause, Timestamp};
 
 use crate::allowance::Allowance;
 use crate::bucket::Bucket;
-use crate::delete::{CALL_MS_MAX, ChunkAttempt};
+use crate::delete::{Attempt, CALL_MS_MAX};
 use crate::host::Host;
 use crate::time_limit::in_time;
 
@@ -48,7 +48,7 @@ pub(crate) struct Look {
 
 /// Looks at the objects of a chunk's keys: at as many as a second and the allowance are enough for, several at once.
 pub(crate) async fn look(
-    attempt: &ChunkAttempt<'_>,
+    attempt: &Attempt<'_>,
     positions: &[usize],
     allowance: &Allowance,
     bucket: &impl Bucket,
@@ -63,10 +63,10 @@ pub(crate) async fn look(
             }
             asked.set(asked.get() + 1);
             // A position that the message does not have stays undecided: there is no such key.
-            let Some(key) = attempt.message.keys.get(at) else { continue };
+            let Some(key) = attempt.keys.get(at) else { continue };
             let answer = in_time(bucket.uploaded_at(key), HEAD_MS_MAX, host).await;
             let answer = answer.unwrap_or(Err(R2Error::TimedOut));
-            look.borrow_mut().take_in(at, answer, attempt.message.requested_at);
+            look.borrow_mut().take_in(at, answer, attempt.requested_at);
         }
     };
     let lanes = allowance.connections().min(positions.len());

@@ -6,8 +6,9 @@
 mod config;
 mod webhook;
 
-use ledger::{ConsumerLedger, DueNotice, FinishedDeletion, LedgerError, NoticeOutcome, NoticeReply, Settled};
-use protocol::{Event, NoticeAttempt, NoticeRef, QueueError, RetryCause, notice_delay_seconds};
+use ledger::{ConsumerLedger, DueNotice, Ended, LedgerError, NoticeOutcome, NoticeReply, Settled};
+use protocol::limits::SEND_MESSAGES_MAX;
+use protocol::{Event, NoticeAttempt, NoticeRef, QueueError, RetryCause, SweepRef, notice_delay_seconds};
 
 pub use self::config::NoticeConfig;
 pub use self::webhook::Webhook;
@@ -90,15 +91,20 @@ impl<Q: Queue, E: Endpoint> Notices<'_, Q, E> {
         !matches!(self.config, Ok(None))
     }
 
-    /// Has the notices of deletions that have just ended looked at.
+    /// Does what follows when the ledger has recorded something: writes ends of deletions to the log and has their notices looked
+    /// at, and has sweeps go on that are due.
     ///
     /// What fails here, and what an invocation that dies before it leaves undone, upkeep does.
-    pub(crate) async fn announce(&self, finished: &[FinishedDeletion], host: &impl Host) {
-        if finished.is_empty() || !self.are_wanted() {
-            return;
+    pub(crate) async fn announce(&self, ended: &Ended, host: &impl Host) {
+        let Ended { finished, due } = ended;
+        let now = host.now();
+        finished.iter().for_each(|finished| host.emit(&finished.event(now)));
+        let notices =
+            finished.iter().filter(|_| self.are_wanted()).map(|finished| finished.notice().to_message());
+        let messages: Vec<String> = due.iter().map(SweepRef::to_message).chain(notices).collect();
+        for send in messages.chunks(SEND_MESSAGES_MAX) {
+            self.send(send.to_vec(), 0, host).await;
         }
-        let messages = finished.iter().map(|finished| finished.notice().to_message()).collect();
-        self.send(messages, 0, host).await;
     }
 
     /// Looks at a notice, and sends it if it is owed.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use js_sys::{Array, Function, JSON, Promise, Reflect};
-use ledger::{Binding, D1, SqlLedger, object};
+use ledger::{Binding, D1, ListedObject, SqlLedger, object};
 use protocol::{
     Event, Log, ObjectKey, QueueError, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds,
 };
@@ -15,8 +15,8 @@ use worker::worker_sys::{Context, Message, MessageBatch};
 use worker::{Date, Delay, Env};
 
 use crate::{
-    Body, Bucket, DeleteCall, Delivery, Endpoint, Host, NoticeConfig, Notices, Queue, Settlement,
-    Settlements, Webhook, handle,
+    Body, Bucket, DeleteCall, Delivery, Endpoint, Group, Host, ListCall, Listing, NoticeConfig, Notices,
+    Queue, Settlement, Settlements, Webhook, handle,
 };
 
 /// The queue handler.
@@ -109,14 +109,43 @@ impl Bucket for R2 {
     async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
         let found = self.0.call("head", &Array::of1(&JsValue::from_str(key.as_str()))).await;
         let object = found.map_err(|message| R2Error::from_message(&message))?;
-        if object.is_null() {
-            return Ok(None);
-        }
-        let uploaded = Reflect::get(&object, &JsValue::from_str("uploaded")).unwrap_or_default();
-        let millis = uploaded.dyn_ref::<js_sys::Date>().map(js_sys::Date::get_time);
-        let known = millis.filter(|millis| *millis >= 0.0).ok_or(R2Error::Other(0))?;
-        Ok(Some(Timestamp::from_millis(to_u64(known))))
+        if object.is_null() { Ok(None) } else { uploaded_at(&object).map(Some) }
     }
+
+    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
+        let optional = |text: Option<&str>| text.map_or(JsValue::UNDEFINED, JsValue::from_str);
+        let options = object(&[
+            ("prefix", JsValue::from_str(call.prefix)),
+            ("startAfter", optional(call.start_after)),
+            ("delimiter", optional(call.delimiter)),
+            ("limit", JsValue::from_f64(call.limit as f64)),
+        ]);
+        let listed = self.0.call("list", &Array::of1(&options)).await;
+        let listed = listed.map_err(|message| R2Error::from_message(&message))?;
+        let field = |of: &JsValue, name| Reflect::get(of, &JsValue::from_str(name)).unwrap_or_default();
+        let objects = Array::from(&field(&listed, "objects")).iter().map(|object| {
+            Ok(ListedObject {
+                key: field(&object, "key").as_string().ok_or(R2Error::Other(0))?,
+                size: to_u64(field(&object, "size").as_f64().unwrap_or_default()),
+                uploaded_at: uploaded_at(&object)?,
+            })
+        });
+        let groups = Array::from(&field(&listed, "delimitedPrefixes"));
+        Ok(Listing {
+            objects: objects.collect::<Result<_, R2Error>>()?,
+            groups: groups.iter().filter_map(|group| group.as_string().map(Group)).collect(),
+            // What does not say that it is whole is not.
+            truncated: field(&listed, "truncated").as_bool().ok_or(R2Error::Other(0))?,
+        })
+    }
+}
+
+/// When an object was uploaded; what is of no known age must not be taken for old.
+fn uploaded_at(object: &JsValue) -> Result<Timestamp, R2Error> {
+    let uploaded = Reflect::get(object, &JsValue::from_str("uploaded")).unwrap_or_default();
+    let millis = uploaded.dyn_ref::<js_sys::Date>().map(js_sys::Date::get_time);
+    let known = millis.filter(|millis| *millis >= 0.0).ok_or(R2Error::Other(0))?;
+    Ok(Timestamp::from_millis(to_u64(known)))
 }
 
 /// The queue that notices' messages are sent to, where it is bound.

@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use futures::future::pending;
 use ledger::{
-    ClaimBatch, ClaimReply, ConsumerLedger, LedgerError, NoticeOutcome, NoticeReply, RecordBatch,
-    RecordReply, Settled, SqlLedger, SqliteDatabase,
+    ClaimBatch, ClaimReply, ConsumerLedger, LedgerError, ListedObject, NoticeOutcome, NoticeReply,
+    RecordBatch, RecordReply, Settled, SqlLedger, SqliteDatabase, SweepClaim, SweepReply, SweepTurn,
+    SweepTurnReply,
 };
-use protocol::limits::SAME_KEY_SPACING_MS;
-use protocol::{Event, Log, NoticeRef, ObjectKey, QueueError, R2Error, Timestamp};
+use protocol::limits::{LIST_OBJECTS_MAX, SAME_KEY_SPACING_MS};
+use protocol::{DeletionId, Event, Log, NoticeRef, ObjectKey, QueueError, R2Error, Timestamp};
 
-use crate::{Bucket, DeleteCall, Endpoint, Host, NoticeConfig, Notices, Queue, Webhook};
+use crate::{
+    Bucket, DeleteCall, Endpoint, Group, Host, ListCall, Listing, NoticeConfig, Notices, Queue, Webhook,
+};
 
 /// What a failing call does before it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,10 @@ pub(crate) struct FakeBucket<'a> {
     pub(crate) look_ms: Cell<u64>,
     /// How many looks there were.
     pub(crate) looks: Cell<usize>,
+    /// How many listings there were.
+    pub(crate) lists: Cell<usize>,
+    /// The next listings fail with these, in order.
+    pub(crate) next_list_errors: RefCell<Vec<R2Error>>,
     /// What somebody else uploads when so many calls and looks were begun.
     pub(crate) uploads: RefCell<BTreeMap<usize, String>>,
     /// When the last call or look was begun.
@@ -91,6 +98,8 @@ impl<'a> FakeBucket<'a> {
             next_look_errors: RefCell::default(),
             look_ms: Cell::new(10),
             looks: Cell::default(),
+            lists: Cell::default(),
+            next_list_errors: RefCell::default(),
             uploads: RefCell::default(),
             last_begun_at: Cell::default(),
             attempt: Cell::default(),
@@ -107,7 +116,7 @@ impl<'a> FakeBucket<'a> {
 
     /// A call or look begins, behind what somebody else does at that moment.
     fn begin(&self) -> Timestamp {
-        let begun = self.looks.get() + self.calls.borrow().len();
+        let begun = self.looks.get() + self.lists.get() + self.calls.borrow().len();
         let upload = self.uploads.borrow_mut().remove(&begun);
         if let Some(key) = upload {
             self.host.advance(1);
@@ -189,6 +198,52 @@ impl Bucket for FakeBucket<'_> {
         }
         self.looked_at.borrow_mut().insert(key.to_owned(), began_at);
         Ok(found)
+    }
+
+    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
+        let began_at = self.begin();
+        self.lists.set(self.lists.get() + 1);
+        if self.stalled.get() {
+            pending::<()>().await;
+        }
+        let objects = self.objects.borrow().clone();
+        self.host.advance(self.look_ms.get());
+        if let Some(error) = self.next_list_errors.borrow_mut().pop() {
+            return Err(error);
+        }
+        let ListCall { prefix, start_after, limit, delimiter } = *call;
+        assert!((1..=LIST_OBJECTS_MAX).contains(&limit));
+        let mut listing = Listing::default();
+        let ahead = objects.iter().filter(|(key, _)| {
+            key.starts_with(prefix) && start_after.is_none_or(|after| key.as_str() > after)
+        });
+        for (key, &uploaded_at) in ahead {
+            let group = delimiter.and_then(|delimiter| {
+                let rest = &key[prefix.len()..];
+                rest.find(delimiter).map(|at| &key[..prefix.len() + at + delimiter.len()])
+            });
+            if let Some(group) = group
+                && listing.groups.last().is_some_and(|Group(last)| last == group)
+            {
+                continue;
+            }
+            if listing.objects.len() + listing.groups.len() == limit {
+                listing.truncated = true;
+                break;
+            }
+            match group {
+                Some(group) => listing.groups.push(Group(group.to_owned())),
+                None => {
+                    self.looked_at.borrow_mut().insert(key.clone(), began_at);
+                    listing.objects.push(ListedObject {
+                        key: key.clone(),
+                        size: key.len() as u64,
+                        uploaded_at,
+                    });
+                }
+            }
+        }
+        Ok(listing)
     }
 }
 
@@ -330,6 +385,22 @@ impl ConsumerLedger for FailingLedger<'_> {
 
     async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
         self.call(self.ledger.record(batch)).await
+    }
+
+    async fn claim_sweep(&self, claim: &SweepClaim) -> Result<SweepReply, LedgerError> {
+        self.call(self.ledger.claim_sweep(claim)).await
+    }
+
+    async fn known_keys(
+        &self,
+        deletion: &DeletionId,
+        keys_json: &[String],
+    ) -> Result<Vec<String>, LedgerError> {
+        self.call(self.ledger.known_keys(deletion, keys_json)).await
+    }
+
+    async fn turn_sweep(&self, turn: &SweepTurn<'_>) -> Result<SweepTurnReply, LedgerError> {
+        self.call(self.ledger.turn_sweep(turn)).await
     }
 
     async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {

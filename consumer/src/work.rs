@@ -4,7 +4,7 @@ use protocol::{FailureCode, ObjectKey, R2Error, RETRIES_MAX, RetryCause, Timesta
 use crate::allowance::Allowance;
 use crate::batch::Message;
 use crate::bucket::Bucket;
-use crate::delete::{ChunkAttempt, ChunkReport, delete_chunk};
+use crate::delete::{Attempt, ChunkReport, Looks, delete_keys};
 use crate::host::Host;
 
 /// A chunk after its attempt.
@@ -27,8 +27,16 @@ impl Worked {
         host: &impl Host,
     ) -> Self {
         let Message { index, attempts, body } = message;
-        let attempt = ChunkAttempt { message: &body, grant: &grant, attempt: attempts, deadline };
-        let report = delete_chunk(&attempt, allowance, bucket, host).await;
+        let attempt = Attempt {
+            keys: &body.keys,
+            undecided: grant.undecided.iter().collect(),
+            requested_at: body.requested_at,
+            looks: Looks::Message(&body),
+            attempt: attempts,
+            last_error: grant.last_error,
+            deadline,
+        };
+        let report = delete_keys(&attempt, allowance, bucket, host).await;
         allowance.chunk_done();
         let failed = report.failed.iter().filter_map(|&(position, error)| {
             failed_key(&body.keys, position, error.failure_code(), Some(error))

@@ -14,6 +14,14 @@ CREATE TABLE deletions (
     fence TEXT NOT NULL DEFAULT 'auto',
     -- JSON: the caller's names and values.
     labels TEXT NOT NULL DEFAULT '{}',
+    -- JSON: what it deletes by prefix; NULL: nothing. Its sweeps are in `sweeps`.
+    prefixes TEXT,
+    -- Nothing is deleted by prefix when there are more objects than this.
+    max_objects INTEGER,
+    -- Whether what is left under the prefixes is counted at the end, and the deleted keys are summed up for a receipt.
+    verify INTEGER NOT NULL DEFAULT 0,
+    -- How many keys a dry run was asked for besides prefixes; NULL: it is none.
+    planned_keys INTEGER,
     -- When the caller said that these are all its parts; NULL: more may come, and it cannot end.
     sealed_at INTEGER,
     cancelled_at INTEGER,
@@ -29,7 +37,8 @@ CREATE TABLE parts (
     part INTEGER NOT NULL,
     -- JSON: how many keys each chunk has, in order. A message whose chunk is not in it deletes nothing.
     chunk_keys TEXT NOT NULL,
-    keys INTEGER NOT NULL CHECK (keys > 0),
+    -- None of a request that has prefixes only: its messages have sweeps begun.
+    keys INTEGER NOT NULL CHECK (keys >= 0),
     duplicates_removed INTEGER NOT NULL,
     -- Tells one body from another, for a part that is put again.
     fingerprint TEXT,
@@ -91,12 +100,13 @@ CREATE TABLE outbox (
     PRIMARY KEY (upload, deletion, piece)
 ) WITHOUT ROWID;
 
--- One row for each chunk that a consumer has begun; a chunk without one is queued.
+-- One row for each chunk that a consumer has begun; a chunk without one is queued. Sweep n of a deletion is chunk
+-- 2,000,000 + n of its generation 0: its keys grow as it lists them.
 CREATE TABLE chunks (
     deletion TEXT NOT NULL,
     generation INTEGER NOT NULL,
     chunk INTEGER NOT NULL,
-    keys INTEGER NOT NULL CHECK (keys > 0),
+    keys INTEGER NOT NULL CHECK (keys >= 0),
     -- The claim: the invocation that may delete this chunk's keys, and until when. NULL and 0: nobody.
     claimed_by TEXT,
     claimed_until INTEGER NOT NULL,
@@ -108,6 +118,8 @@ CREATE TABLE chunks (
     undecided TEXT,
     -- R2's code of the error that left them so; 0 when R2 gave none, NULL when R2 was not the cause.
     last_r2_code INTEGER,
+    -- The digest of the keys deleted (protocol/src/digest.rs), where the deletion is verified.
+    digest TEXT,
     recorded_at INTEGER,
     finished_at INTEGER,
     PRIMARY KEY (deletion, generation, chunk),
@@ -115,7 +127,37 @@ CREATE TABLE chunks (
     CHECK (finished_at IS NULL OR deleted + skipped + failed = keys)
 ) WITHOUT ROWID;
 
--- One row for each key that ended undeleted.
+-- One row for each range of keys that is swept: one for each prefix of a deletion, and more when it is divided, so that
+-- several consumers work side by side. A page of objects costs it one write, and its chunk another.
+CREATE TABLE sweeps (
+    deletion TEXT NOT NULL,
+    sweep INTEGER NOT NULL,
+    -- JSON: prefix, after, until. The ranges of a deletion have no key in common.
+    range TEXT NOT NULL,
+    -- count, delete or verify. All of a deletion are in the same, but those that are over.
+    phase TEXT NOT NULL,
+    -- How often it was handed on: a message of another step asks for nothing.
+    step INTEGER NOT NULL DEFAULT 0,
+    -- When it is to go on; NULL: when the keys of its deletion are all decided. A message in the Queue sees to it; upkeep sends
+    -- another when that seems lost.
+    due_at INTEGER,
+    -- JSON: the last key listed, and the keys of the page at hand that nothing is decided about.
+    progress TEXT NOT NULL DEFAULT '{}',
+    -- What has been counted in the phases count and verify: objects that are older than the request, and those that are not.
+    objects INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    uploaded_since INTEGER NOT NULL DEFAULT 0,
+    oldest_at INTEGER,
+    newest_at INTEGER,
+    -- JSON: a few of the keys counted.
+    sample TEXT,
+    -- When its phase ended, and when its last one did.
+    ended_at INTEGER,
+    finished_at INTEGER,
+    PRIMARY KEY (deletion, sweep)
+) WITHOUT ROWID;
+
+-- One row for each key that ended undeleted; and for each prefix that could not be swept to its end.
 CREATE TABLE failures (
     deletion TEXT NOT NULL,
     generation INTEGER NOT NULL,

@@ -1,4 +1,4 @@
-use protocol::{DeletionId, Fence, Labels, Timestamp};
+use protocol::{DeletionId, Fence, Labels, SweepPhase, SweepRange, Timestamp};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
 use crate::part::{self, NewPart, PartRef, insert_part};
@@ -16,12 +16,28 @@ pub struct NewDeletion {
     pub not_before: Timestamp,
     /// Whether what is uploaded since the request is kept.
     pub fence: Fence,
-    /// The keys that the request brings; `None` when they are to be put in parts.
+    /// The keys that the request brings; `None` when they are to be put in parts. One without keys has the messages that begin
+    /// the sweeps.
     pub part: Option<NewPart>,
+    /// What it deletes by prefix.
+    pub sweep: Option<NewSweep>,
+    /// How many keys were asked for besides, when it is a dry run: none of them is in its part.
+    pub planned_keys: Option<usize>,
     /// The caller's names and values.
     pub labels: Labels,
     /// The Idempotency-Key that it was requested with.
     pub idempotency: Option<Idempotency>,
+}
+
+/// What a deletion deletes by prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSweep {
+    /// The prefixes, none within another.
+    pub ranges: Vec<SweepRange>,
+    /// Nothing is deleted when there are more objects than this.
+    pub max_objects: Option<u64>,
+    /// Whether what is left is counted at the end.
+    pub verify: bool,
 }
 
 /// An Idempotency-Key with what it was sent with.
@@ -67,14 +83,21 @@ const CLAIM_KEY: &str = "\
 INSERT INTO idempotency_keys (requested_by, idempotency_key, fingerprint, deletion) VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT DO NOTHING";
 
-/// ?7 is when it is sealed: at once, if the request brings its keys.
+/// ?7 is when it is sealed: at once, if the request brings its keys. A dry run of keys alone is over at once.
 const INSERT: &str = "\
-INSERT INTO deletions (id, requested_by, requested_at, not_before, labels, sealed_at, fence)
-SELECT ?1, ?2, ?3, ?4, ?5, ?7, ?8
+INSERT INTO deletions
+    (id, requested_by, requested_at, not_before, labels, sealed_at, fence, prefixes, max_objects, verify, planned_keys, finished_at)
+SELECT ?1, ?2, ?3, ?4, ?5, ?7, ?8, ?9, ?10, ?11, ?12, CASE WHEN ?12 IS NOT NULL AND ?9 IS NULL THEN ?3 END
 WHERE ?6 IS NULL
    OR (SELECT deletion FROM idempotency_keys WHERE requested_by = ?2 AND idempotency_key = ?6) = ?1";
 
 const INSERT_PART: &str = insert_part!("WHERE EXISTS (SELECT 1 FROM deletions WHERE id = ?1)");
+
+/// They wait for the keys of the deletion, if it has any: what they find then is what nobody has named.
+const INSERT_SWEEPS: &str = "\
+INSERT INTO sweeps (deletion, sweep, range, phase, due_at)
+SELECT d.id, r.key, r.value, ?3, ?4 FROM deletions AS d, json_each(?2) AS r WHERE d.id = ?1
+ON CONFLICT DO NOTHING";
 
 const INSERT_LABELS: &str = "\
 INSERT INTO labels (name, value, deletion)
@@ -101,6 +124,9 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
         let parameters = [requested_by.clone(), key.as_str().into(), fingerprint.as_str().into(), id.clone()];
         statements.push(Statement::new(CLAIM_KEY, parameters));
     }
+    let sweep = deletion.sweep.as_ref();
+    let prefixes: Option<Vec<&str>> =
+        sweep.map(|sweep| sweep.ranges.iter().map(|range| range.prefix.as_str()).collect());
     let sealed_at = deletion.part.as_ref().map(|_| deletion.requested_at.as_millis());
     statements.push(Statement::new(
         INSERT,
@@ -113,11 +139,23 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             key,
             sealed_at.into(),
             deletion.fence.as_str().into(),
+            prefixes.as_ref().map(json).transpose()?.into(),
+            sweep.and_then(|sweep| sweep.max_objects).into(),
+            u32::from(sweep.is_some_and(|sweep| sweep.verify)).into(),
+            deletion.planned_keys.into(),
         ],
     ));
     if let Some(part) = &deletion.part {
         let values = part::values(&PartRef::request(&deletion.id), part, None)?;
         statements.push(Statement::new(INSERT_PART, values));
+    }
+    if let Some(sweep) = sweep {
+        let counts_first = deletion.planned_keys.is_some() || sweep.max_objects.is_some();
+        let phase = if counts_first { SweepPhase::Count } else { SweepPhase::Delete };
+        let has_no_keys = deletion.part.as_ref().is_some_and(|part| part.keys() == 0);
+        let due_at = has_no_keys.then_some(deletion.not_before.as_millis());
+        let parameters = [id.clone(), json(&sweep.ranges)?, phase.as_str().into(), due_at.into()];
+        statements.push(Statement::new(INSERT_SWEEPS, parameters));
     }
     if !deletion.labels.is_empty() {
         statements.push(Statement::new(INSERT_LABELS, [id.clone()]));

@@ -34,6 +34,44 @@ pub struct DeletionRecord {
     pub errors: Vec<ErrorCount>,
     /// The caller's names and values.
     pub labels: Labels,
+    /// JSON: the prefixes that it deletes by.
+    pub prefixes: Option<String>,
+    /// How many keys its sweeps have found.
+    pub found: u64,
+    /// What a dry run has found.
+    pub plan: Option<Plan>,
+    /// What is left, where it was asked to be counted and has been.
+    pub verification: Option<Verification>,
+}
+
+/// What a deletion would delete, as a dry run has counted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Keys that it was asked for, whether there are objects or not.
+    pub keys: u64,
+    /// Objects under its prefixes that are older than the request.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects under its prefixes that are not.
+    pub uploaded_since: u64,
+    /// When the oldest of all was uploaded.
+    pub oldest_uploaded_at: Option<Timestamp>,
+    /// When the newest of all was uploaded.
+    pub newest_uploaded_at: Option<Timestamp>,
+    /// JSON: some of the keys.
+    pub sample: String,
+}
+
+/// What was left under a deletion's prefixes when everything was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// When the last of them was listed.
+    pub verified_at: Timestamp,
+    /// Objects that are older than the request.
+    pub objects_left: u64,
+    /// Objects that are not.
+    pub uploaded_since: u64,
 }
 
 impl DeletionRecord {
@@ -64,8 +102,15 @@ const CANCEL: &str = "\
 UPDATE deletions SET cancelled_at = ?2 WHERE id = ?1 AND cancelled_at IS NULL AND finished_at IS NULL RETURNING id";
 
 const FIND: &str = "\
-SELECT d.id, d.labels, d.fence,
+SELECT d.id, d.labels, d.fence, d.prefixes, d.planned_keys,
        d.requested_by, d.requested_at, d.not_before, d.generation, d.sealed_at, d.cancelled_at, d.finished_at,
+       COALESCE(SUM(CASE WHEN c.chunk >= 2000000 THEN c.keys END), 0) AS found, COALESCE(s.unfinished, 0) > 0 AS sweeping,
+       COALESCE(s.objects, 0) AS objects, COALESCE(s.bytes, 0) AS bytes, COALESCE(s.uploaded_since, 0) AS uploaded_since,
+       s.oldest_at, s.newest_at, s.verified_at,
+       CASE WHEN d.planned_keys IS NOT NULL THEN
+           (SELECT json_group_array(value) FROM
+               (SELECT k.value FROM sweeps AS w, json_each(w.sample) AS k WHERE w.deletion = d.id ORDER BY w.sweep, k.key LIMIT 20))
+       END AS sample,
        COALESCE(p.total, 0) AS total, COALESCE(p.duplicates_removed, 0) AS duplicates_removed,
        COALESCE(p.messages, 0) AS messages,
        COUNT(c.chunk) AS begun, MIN(c.begun_at) AS started_at, MAX(c.recorded_at) AS recorded_at,
@@ -76,6 +121,11 @@ LEFT JOIN (
     SELECT deletion, SUM(CASE generation WHEN 0 THEN keys END) AS total, SUM(CASE generation WHEN 0 THEN 0 ELSE keys END) AS redriven,
            SUM(duplicates_removed) AS duplicates_removed, SUM(json_array_length(chunk_keys)) AS messages
     FROM parts WHERE deletion IN (SELECT value FROM json_each(?1)) GROUP BY deletion) AS p ON p.deletion = d.id
+LEFT JOIN (
+    SELECT deletion, SUM(finished_at IS NULL) AS unfinished, SUM(objects) AS objects, SUM(bytes) AS bytes,
+           SUM(uploaded_since) AS uploaded_since, MIN(oldest_at) AS oldest_at, MAX(newest_at) AS newest_at,
+           MAX(CASE phase WHEN 'verify' THEN finished_at END) AS verified_at
+    FROM sweeps WHERE deletion IN (SELECT value FROM json_each(?1)) GROUP BY deletion) AS s ON s.deletion = d.id
 LEFT JOIN chunks AS c ON c.deletion = d.id
 WHERE d.id IN (SELECT value FROM json_each(?1)) GROUP BY d.id ORDER BY d.id DESC";
 
@@ -123,11 +173,13 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
     let cancelled_at = row.time_if_any("cancelled_at")?;
     let progress = Progress {
         accepting: row.time_if_any("sealed_at")?.is_none(),
+        sweeping: row.is("sweeping")?,
+        dry_run: row.number_if_any::<u64>("planned_keys")?.is_some(),
         begun: row.number::<u64>("begun")? > 0,
         cancelled: cancelled_at.is_some(),
     };
     let counts = Counts::derive(
-        row.number("total")?,
+        row.number::<u64>("total")? + row.number::<u64>("found")?,
         row.number("deleted")?,
         row.number("skipped")?,
         row.number("failed")?,
@@ -155,6 +207,29 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
         errors: errors.collect::<Result<_, _>>()?,
         labels: serde_json::from_str(row.text("labels")?)
             .map_err(|error| LedgerError::new(format!("the labels of a deletion: {error}")))?,
+        prefixes: row.text_if_any("prefixes")?.map(str::to_owned),
+        found: row.number("found")?,
+        plan: row.number_if_any("planned_keys")?.map(|keys| read_plan(row, keys)).transpose()?,
+        verification: match row.time_if_any("verified_at")? {
+            Some(verified_at) if !progress.sweeping => Some(Verification {
+                verified_at,
+                objects_left: row.number("objects")?,
+                uploaded_since: row.number("uploaded_since")?,
+            }),
+            _ => None,
+        },
+    })
+}
+
+fn read_plan(row: &Row, keys: u64) -> Result<Plan, LedgerError> {
+    Ok(Plan {
+        keys,
+        objects: row.number("objects")?,
+        bytes: row.number("bytes")?,
+        uploaded_since: row.number("uploaded_since")?,
+        oldest_uploaded_at: row.time_if_any("oldest_at")?,
+        newest_uploaded_at: row.time_if_any("newest_at")?,
+        sample: row.text("sample")?.to_owned(),
     })
 }
 

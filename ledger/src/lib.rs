@@ -31,11 +31,12 @@ mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod stats;
+mod sweep;
 mod unreadable;
 mod upkeep;
 mod view;
 
-pub use admission::{EarlierRequest, Idempotency, NewDeletion, Sending};
+pub use admission::{EarlierRequest, Idempotency, NewDeletion, NewSweep, Sending};
 #[cfg(target_arch = "wasm32")]
 pub use binding::{Binding, object};
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
@@ -43,19 +44,23 @@ pub use cursor::KeyCursor;
 #[cfg(target_arch = "wasm32")]
 pub use d1::D1;
 pub use database::{Database, LedgerError, Row, Statement, Value};
-pub use deletion::{DeletionRecord, ErrorCount};
+pub use deletion::{DeletionRecord, ErrorCount, Plan, Verification};
 pub use failure::FailureRecord;
 pub use listing::{DeletionFilter, DeletionPage};
 pub use notice::{DueNotice, NoticeOutcome, NoticeReply};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
 pub use part::{NewPart, PartRecord, PartRef, Sealing};
-pub use record::{ChunkOutcome, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
+pub use record::{ChunkOutcome, Ended, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
 pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
 pub use skip::SkipRecord;
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
 pub use stats::{LedgerStats, NoticeStats, UnfinishedDeletion};
+pub use sweep::{
+    Cursor, ListedObject, Page, PageKey, SweepClaim, SweepGrant, SweepProgress, SweepReply, SweepState,
+    SweepTally, SweepThen, SweepTurn, SweepTurnReply,
+};
 pub use unreadable::{UnreadableMessage, UnreadableRecord};
 pub use upkeep::LostPart;
-pub use view::{DeletionView, ErrorView, code_text};
+pub use view::{DeletionView, ErrorView, PlanView, VerificationView, code_text};

@@ -56,6 +56,7 @@ macro_rules! listing {
           AND EXISTS (SELECT 1 FROM chunks AS c WHERE c.deletion = d.id)
       WHEN 'cancelling' THEN d.cancelled_at IS NOT NULL
       WHEN 'cancelled' THEN d.cancelled_at IS NOT NULL
+      WHEN 'planned' THEN d.planned_keys IS NOT NULL
       WHEN 'succeeded' THEN d.finished_at IS NOT NULL
       WHEN 'failed' THEN d.finished_at IS NOT NULL
           AND EXISTS (SELECT 1 FROM failures AS f WHERE f.deletion = d.id)

@@ -3,7 +3,7 @@ use protocol::{DeletionId, RequestId, Timestamp};
 
 use crate::admission::Sending;
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows, run};
-use crate::record::{self, FinishedDeletion};
+use crate::record::{self, Ended};
 
 /// Names one part of a deletion: keys that one request brought.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +53,8 @@ pub struct Sealing {
     pub is_sealed: bool,
     /// Its parts, in order.
     pub parts: Vec<PartRecord>,
-    /// The deletion, if that was all that was missing to its end; told once, ever.
-    pub finished: Vec<FinishedDeletion>,
+    /// What followed, if that was all that was missing.
+    pub ended: Ended,
 }
 
 impl PartRef {
@@ -205,7 +205,7 @@ pub(crate) async fn seal(
     Ok(Sealing {
         is_sealed: is_sealed.unwrap_or_default(),
         parts: next_rows(&mut answer)?.iter().map(read_part).collect::<Result<_, _>>()?,
-        finished: record::read_finished(&mut answer)?,
+        ended: record::read_ended(&mut answer)?,
     })
 }
 

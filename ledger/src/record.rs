@@ -2,14 +2,14 @@ use std::collections::BTreeSet;
 
 use protocol::{
     ChunkRef, Counts, DeletionId, Event, FailureCode, NoticeRef, Positions, Progress, R2Error, State,
-    Timestamp,
+    SweepRef, Timestamp,
 };
 use serde::Serialize;
 
 use crate::claim::{Grant, Settled};
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows};
 use crate::unreadable::{UnreadableMessage, keep_message};
-use crate::{notice, outbox};
+use crate::{notice, outbox, sweep};
 
 /// Everything that one invocation has to write down, in one write.
 #[derive(Clone, Debug)]
@@ -71,8 +71,8 @@ pub struct RecordReply {
     pub outcomes: Vec<Option<Settled>>,
     /// For each unreadable message, in order: proof that it is kept.
     pub unreadable: Vec<Settled>,
-    /// The deletions that became final with this batch; each is told once, ever.
-    pub finished: Vec<FinishedDeletion>,
+    /// What followed.
+    pub ended: Ended,
 }
 
 /// A deletion whose last key has just been decided.
@@ -86,6 +86,8 @@ pub struct FinishedDeletion {
     pub requested_at: Timestamp,
     /// What became of its keys.
     pub counts: Counts,
+    /// It was a dry run.
+    pub dry_run: bool,
 }
 
 impl FinishedDeletion {
@@ -100,7 +102,10 @@ impl FinishedDeletion {
         Event::DeletionFinished {
             deletion: &self.id,
             generation: self.generation,
-            state: State::derive(&self.counts, Progress { begun: true, ..Progress::default() }),
+            state: State::derive(
+                &self.counts,
+                Progress { begun: true, dry_run: self.dry_run, ..Progress::default() },
+            ),
             total,
             deleted,
             skipped,
@@ -194,32 +199,74 @@ WHERE chunks.deletion = o.value ->> 'deletion' AND chunks.generation = o.value -
   AND chunks.claimed_by = ?2 AND chunks.claimed_until > ?3 AND chunks.finished_at IS NULL
 RETURNING deletion, generation, chunk";
 
-const FINISH_DELETIONS: &str = "\
+/// That the keys that a deletion was asked for are all there and all decided. What its sweeps find is not among them.
+macro_rules! keys_are_decided {
+    ($deletion:literal) => {
+        concat!(
+            "(SELECT COALESCE(SUM(keys), 0) FROM parts WHERE deletion = ",
+            $deletion,
+            ")
+    = (SELECT COALESCE(SUM(deleted + skipped + failed), 0) FROM chunks WHERE deletion = ",
+            $deletion,
+            " AND chunk < 2000000)"
+        )
+    };
+}
+
+const FINISH_DELETIONS: &str = concat!(
+    "\
 UPDATE deletions SET finished_at = ?2
 WHERE id IN (SELECT value FROM json_each(?1)) AND finished_at IS NULL AND sealed_at IS NOT NULL
-  AND (SELECT SUM(keys) FROM parts WHERE deletion = id)
-    = (SELECT SUM(deleted + skipped + failed) FROM chunks WHERE deletion = id)
-RETURNING id, generation, requested_at,
-    (SELECT SUM(keys) FROM parts WHERE deletion = id AND generation = 0) AS total,
-    (SELECT SUM(deleted) FROM chunks WHERE deletion = id) AS deleted,
-    (SELECT SUM(skipped) FROM chunks WHERE deletion = id) AS skipped";
+  AND NOT EXISTS (SELECT 1 FROM sweeps WHERE deletion = id AND finished_at IS NULL)
+  AND ",
+    keys_are_decided!("id"),
+    "
+RETURNING id, generation, requested_at, planned_keys IS NOT NULL AS dry_run,
+    (SELECT COALESCE(SUM(keys), 0) FROM parts WHERE deletion = id AND generation = 0) AS asked,
+    (SELECT COALESCE(SUM(keys), 0) FROM chunks WHERE deletion = id AND chunk >= 2000000) AS found,
+    (SELECT COALESCE(SUM(deleted), 0) FROM chunks WHERE deletion = id) AS deleted,
+    (SELECT COALESCE(SUM(skipped), 0) FROM chunks WHERE deletion = id) AS skipped"
+);
 
-/// Ends those deletions of `ids`, a JSON list, whose keys are all there and all decided, gives up what was kept to send
-/// them again, and owes a notice for each. [`read_finished`] reads the answer.
+/// Has the sweeps begin that have waited for the keys.
+const BEGIN_SWEEPS: &str = concat!(
+    "\
+UPDATE sweeps SET due_at = ?2
+WHERE deletion IN (SELECT value FROM json_each(?1)) AND due_at IS NULL AND ended_at IS NULL
+  AND EXISTS (SELECT 1 FROM deletions
+              WHERE id = deletion AND finished_at IS NULL AND cancelled_at IS NULL AND sealed_at IS NOT NULL)
+  AND ",
+    keys_are_decided!("sweeps.deletion"),
+    "
+RETURNING deletion, sweep, step"
+);
+
+/// What follows when the last key of a deletion is decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// The deletions that became final; each is told once, ever.
+    pub finished: Vec<FinishedDeletion>,
+    /// The sweeps that are to go on now. Whoever is told sends their messages.
+    pub due: Vec<SweepRef>,
+}
+
+/// Ends those deletions of `ids`, a JSON list, that have nothing left to do, gives up what was kept to send their keys again,
+/// and owes a notice for each; those that have swept nothing yet begin it. [`read_ended`] reads the answer.
 pub(crate) fn finish(ids: &Value, now: Timestamp, owe_notices: bool) -> Vec<Statement> {
-    let finish = Statement::new(FINISH_DELETIONS, [ids.clone(), now.as_millis().into()]);
-    let mut statements = vec![finish, outbox::empty(ids.clone())];
+    let at = |sql| Statement::new(sql, [ids.clone(), now.as_millis().into()]);
+    let mut statements = vec![at(FINISH_DELETIONS), at(BEGIN_SWEEPS), outbox::empty(ids.clone())];
     if owe_notices {
         statements.push(notice::owe(ids.clone(), now));
     }
     statements
 }
 
-/// The deletions that the statements of [`finish`] have ended.
-pub(crate) fn read_finished(
-    answer: &mut impl Iterator<Item = Vec<Row>>,
-) -> Result<Vec<FinishedDeletion>, LedgerError> {
-    next_rows(answer)?.iter().map(read_finished_deletion).collect()
+/// What the statements of [`finish`] have done.
+pub(crate) fn read_ended(answer: &mut impl Iterator<Item = Vec<Row>>) -> Result<Ended, LedgerError> {
+    Ok(Ended {
+        finished: next_rows(answer)?.iter().map(read_finished_deletion).collect::<Result<_, _>>()?,
+        due: next_rows(answer)?.iter().map(sweep::read_ref).collect::<Result<_, _>>()?,
+    })
 }
 
 /// Records everything of the batch in one transaction. Running it again changes nothing: the claims are given back.
@@ -283,7 +330,7 @@ fn read_reply(
     Ok(RecordReply {
         outcomes: batch.outcomes.iter().map(settled).collect(),
         unreadable: batch.unreadable.iter().map(|_| Settled(())).collect(),
-        finished: read_finished(answer)?,
+        ended: read_ended(answer)?,
     })
 }
 
@@ -319,7 +366,7 @@ impl<'a> From<&'a ChunkOutcome> for WireOutcome<'a> {
 }
 
 #[derive(Serialize)]
-struct WireFailure<'a> {
+pub(crate) struct WireFailure<'a> {
     position: usize,
     key_json: &'a str,
     code: &'static str,
@@ -333,7 +380,7 @@ impl<'a> From<&'a FailedKey> for WireFailure<'a> {
 }
 
 #[derive(Serialize)]
-struct WireSkip<'a> {
+pub(crate) struct WireSkip<'a> {
     position: usize,
     key_json: &'a str,
     uploaded_at: Timestamp,
@@ -354,12 +401,14 @@ fn read_chunk(row: &Row) -> Result<ChunkRef, LedgerError> {
 }
 
 fn read_finished_deletion(row: &Row) -> Result<FinishedDeletion, LedgerError> {
-    let (total, deleted, skipped) = (row.number("total")?, row.number("deleted")?, row.number("skipped")?);
+    let total = row.number::<u64>("asked")? + row.number::<u64>("found")?;
+    let (deleted, skipped) = (row.number("deleted")?, row.number("skipped")?);
     Ok(FinishedDeletion {
         id: row.parsed("id")?,
         generation: row.number("generation")?,
         requested_at: row.time("requested_at")?,
         // Every key is decided, so what is neither deleted nor skipped has failed.
         counts: Counts::derive(total, deleted, skipped, total.saturating_sub(deleted + skipped), false),
+        dry_run: row.is("dry_run")?,
     })
 }

@@ -4,7 +4,7 @@ use crate::cursor::KeyCursor;
 use crate::database::{Database, LedgerError, Row, Statement, Value, run};
 use crate::part::{self, NewPart, PartRef, insert_part};
 
-/// Which failures are asked for; all that is given has to hold.
+/// Which failures of keys are asked for; all that is given has to hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailureFilter {
     /// Those with this code.
@@ -60,6 +60,7 @@ const INSERT_PART: &str = insert_part!(
 FROM deletions WHERE id = ?1 AND generation + 1 = ?2 AND finished_at IS NOT NULL
   AND ?5 = (SELECT COUNT(*) FROM failures
             WHERE deletion = ?1 AND generation < ?2 AND (generation, chunk, position) <= (?10, ?11, ?12)
+              AND code NOT IN ('sweep_incomplete', 'max_objects_exceeded')
               AND (?13 IS NULL OR code = ?13) AND (?14 IS NULL OR failed_at < ?14))
 ON CONFLICT DO NOTHING"
 );
@@ -67,6 +68,7 @@ ON CONFLICT DO NOTHING"
 const TAKE_FAILURES: &str = "\
 DELETE FROM failures
 WHERE deletion = ?1 AND generation < ?2 AND (generation, chunk, position) <= (?4, ?5, ?6)
+  AND code NOT IN ('sweep_incomplete', 'max_objects_exceeded')
   AND (?7 IS NULL OR code = ?7) AND (?8 IS NULL OR failed_at < ?8)
   AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
 
@@ -81,13 +83,26 @@ DELETE FROM notices
 WHERE deletion = ?1 AND generation < ?2
   AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
 
+/// What is left is counted once more, when the redriven keys are decided.
+const VERIFY_AGAIN: [&str; 2] = [
+    "\
+UPDATE sweeps SET phase = 'verify', step = step + 1, due_at = NULL, progress = '{}', ended_at = NULL, finished_at = NULL,
+    objects = 0, bytes = 0, uploaded_since = 0, oldest_at = NULL, newest_at = NULL, sample = NULL
+WHERE deletion = ?1 AND (SELECT verify FROM deletions WHERE id = ?1)
+  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)",
+    "\
+UPDATE chunks SET finished_at = NULL
+WHERE deletion = ?1 AND generation = 0 AND chunk >= 2000000 AND (SELECT verify FROM deletions WHERE id = ?1)
+  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)",
+];
+
 const IS_WRITTEN: &str = "\
 SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3";
 
 const REDRIVABLE: &str = "\
 SELECT f.deletion, COUNT(*) AS failures
 FROM failures AS f JOIN deletions AS d ON d.id = f.deletion
-WHERE d.finished_at IS NOT NULL AND (?1 IS NULL OR f.code = ?1) AND (?2 IS NULL OR f.failed_at < ?2)
+WHERE d.finished_at IS NOT NULL AND f.code NOT IN ('sweep_incomplete', 'max_objects_exceeded') AND (?1 IS NULL OR f.code = ?1) AND (?2 IS NULL OR f.failed_at < ?2)
 GROUP BY f.deletion ORDER BY f.deletion LIMIT ?3";
 
 /// Turns failures into a part of the next generation, all or nothing: the deletion is open again, and its counts stay whole.
@@ -100,11 +115,14 @@ pub(crate) async fn admit(database: &impl Database, redrive: &NewRedrive) -> Res
     let which = || redrive.last.parameters().into_iter().chain(redrive.filter.parameters());
     let mut part = part::values(&at, &redrive.part, None)?;
     part.extend(which());
+    let [verify_again, open_chunks] = VERIFY_AGAIN;
     let statements = vec![
         Statement::new(INSERT_PART, part),
         Statement::new(TAKE_FAILURES, named().into_iter().chain(which()).collect::<Vec<_>>()),
         Statement::new(REOPEN, named()),
         Statement::new(TAKE_NOTICES, named()),
+        Statement::new(verify_again, named()),
+        Statement::new(open_chunks, named()),
         Statement::new(IS_WRITTEN, named()),
     ];
     Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))

@@ -1,4 +1,4 @@
-use protocol::{DeletionId, NoticeRef, RequestId, Timestamp};
+use protocol::{DeletionId, NoticeRef, RequestId, SweepRef, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
 use crate::claim::{self, ClaimBatch, ClaimReply, Settled};
@@ -14,6 +14,7 @@ use crate::record::{self, RecordBatch, RecordReply};
 use crate::redrive::{self, FailureFilter, NewRedrive, RedrivableDeletion};
 use crate::skip::{self, SkipRecord};
 use crate::stats::{self, LedgerStats};
+use crate::sweep::{self, SweepClaim, SweepReply, SweepTurn, SweepTurnReply};
 use crate::unreadable::{self, UnreadableRecord};
 use crate::upkeep::{self, LostPart};
 
@@ -186,6 +187,19 @@ pub trait ProducerLedger {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, LedgerError>>;
 
+    /// At most `limit` sweeps of accepted deletions that were due before `before` and that nobody goes on with. They count as due
+    /// now from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn wake_sweeps(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<SweepRef>, LedgerError>>;
+
     /// At most `limit` notices that were due before `before` and that nobody has seen to, longest overdue first. They count as
     /// due now from here on.
     ///
@@ -316,6 +330,31 @@ pub trait ConsumerLedger {
     ///
     /// [`LedgerError`]; nothing may be acknowledged then.
     fn record(&self, batch: &RecordBatch) -> impl Future<Output = Result<RecordReply, LedgerError>>;
+
+    /// Claims a step of a sweep.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; a claim that was taken all the same ends by itself.
+    fn claim_sweep(&self, claim: &SweepClaim) -> impl Future<Output = Result<SweepReply, LedgerError>>;
+
+    /// Which of these keys, each as a JSON string, have failed or were left alone in this deletion.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn known_keys(
+        &self,
+        deletion: &DeletionId,
+        keys_json: &[String],
+    ) -> impl Future<Output = Result<Vec<String>, LedgerError>>;
+
+    /// Records what became of a sweep's page and plans the next, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; nothing of the next page may be deleted then.
+    fn turn_sweep(&self, turn: &SweepTurn<'_>) -> impl Future<Output = Result<SweepTurnReply, LedgerError>>;
 
     /// What is to be done about a notice.
     ///
@@ -448,6 +487,15 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         deletion::cancel(&self.database, id, now).await
     }
 
+    async fn wake_sweeps(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SweepRef>, LedgerError> {
+        sweep::wake(&self.database, before, now, limit).await
+    }
+
     async fn wake_notices(
         &self,
         before: Timestamp,
@@ -533,6 +581,22 @@ impl<D: Database> ConsumerLedger for SqlLedger<D> {
 
     async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
         record::record(&self.database, batch).await
+    }
+
+    async fn claim_sweep(&self, claim: &SweepClaim) -> Result<SweepReply, LedgerError> {
+        sweep::claim(&self.database, claim).await
+    }
+
+    async fn known_keys(
+        &self,
+        deletion: &DeletionId,
+        keys_json: &[String],
+    ) -> Result<Vec<String>, LedgerError> {
+        sweep::known_keys(&self.database, deletion, keys_json).await
+    }
+
+    async fn turn_sweep(&self, turn: &SweepTurn<'_>) -> Result<SweepTurnReply, LedgerError> {
+        sweep::turn(&self.database, turn).await
     }
 
     async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {

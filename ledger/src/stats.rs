@@ -42,11 +42,14 @@ pub struct UnfinishedDeletion {
 /// Groups alike deletions, so that one answer has a row for each way a deletion can stand, and `State::derive` says which
 /// state that is. It reads every deletion and chunk that is kept: what a person or a monitor asks for, not a backend.
 const GROUPS: &str = "\
-SELECT accepting, begun, cancelled, in_flight, COUNT(*) AS deletions, SUM(total) AS total,
+SELECT accepting, sweeping, dry_run, begun, cancelled, in_flight, COUNT(*) AS deletions, SUM(total) AS total,
        SUM(deleted) AS deleted, SUM(skipped) AS skipped, SUM(failed) AS failed
 FROM (
     SELECT d.sealed_at IS NULL AS accepting, d.cancelled_at IS NOT NULL AS cancelled, COUNT(c.chunk) > 0 AS begun,
-           COALESCE((SELECT SUM(keys) FROM parts WHERE deletion = d.id AND generation = 0), 0) AS total,
+           EXISTS (SELECT 1 FROM sweeps WHERE deletion = d.id AND finished_at IS NULL) AS sweeping,
+           d.planned_keys IS NOT NULL AS dry_run,
+           COALESCE((SELECT SUM(keys) FROM parts WHERE deletion = d.id AND generation = 0), 0)
+               + COALESCE(SUM(CASE WHEN c.chunk >= 2000000 THEN c.keys END), 0) AS total,
            COALESCE(SUM(c.deleted), 0) AS deleted, COALESCE(SUM(c.skipped), 0) AS skipped,
            COALESCE(SUM(c.failed), 0)
                - COALESCE((SELECT SUM(keys) FROM parts WHERE deletion = d.id AND generation > 0), 0) AS failed,
@@ -54,7 +57,7 @@ FROM (
     FROM deletions AS d LEFT JOIN chunks AS c ON c.deletion = d.id
     WHERE ?1 IS NULL OR d.requested_by = ?1
     GROUP BY d.id)
-GROUP BY accepting, begun, cancelled, in_flight, total > deleted + skipped + failed, failed > 0";
+GROUP BY accepting, sweeping, dry_run, begun, cancelled, in_flight, total > deleted + skipped + failed, failed > 0";
 
 /// The first that is open, or that is cancelled with a chunk in flight.
 const OLDEST_UNFINISHED: &str = "\
@@ -141,6 +144,8 @@ fn read_notices(row: &Row) -> Result<NoticeStats, LedgerError> {
 fn derive(group: &Row) -> Result<(State, Counts), LedgerError> {
     let progress = Progress {
         accepting: group.is("accepting")?,
+        sweeping: group.is("sweeping")?,
+        dry_run: group.is("dry_run")?,
         begun: group.is("begun")?,
         cancelled: group.is("cancelled")?,
     };

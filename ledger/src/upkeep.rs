@@ -61,11 +61,12 @@ WHERE finished_at <= ?2 OR cancelled_at <= ?1
    OR finished_at <= ?1 AND NOT EXISTS (SELECT 1 FROM failures WHERE deletion = id)
 LIMIT ?3";
 
-const REMOVE: [&str; 9] = [
+const REMOVE: [&str; 10] = [
     "DELETE FROM labels WHERE (name, value, deletion) IN
         (SELECT l.key, l.value, d.id FROM deletions AS d, json_each(d.labels) AS l
          WHERE d.id IN (SELECT value FROM json_each(?1)))",
     "DELETE FROM chunks WHERE deletion IN (SELECT value FROM json_each(?1))",
+    "DELETE FROM sweeps WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM failures WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM skips WHERE deletion IN (SELECT value FROM json_each(?1))",
     "DELETE FROM notices WHERE deletion IN (SELECT value FROM json_each(?1))",

@@ -1,7 +1,8 @@
 use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, State, Timestamp, rfc3339};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use crate::deletion::{DeletionRecord, ErrorCount};
+use crate::deletion::{DeletionRecord, ErrorCount, Plan, Verification};
 
 /// A deletion as the API and a completion notice show it: in JSON, and alike in both.
 #[derive(Debug, Serialize)]
@@ -41,6 +42,16 @@ pub struct DeletionView<'a> {
     pub labels: &'a Labels,
     /// The name of the token that requested it.
     pub requested_by: &'a str,
+    /// Whether it only counts.
+    pub dry_run: bool,
+    /// What it deletes by prefix.
+    pub prefixes: Option<Box<RawValue>>,
+    /// How many keys its sweeps have found.
+    pub found_by_prefix: u64,
+    /// What a dry run has found.
+    pub plan: Option<PlanView>,
+    /// What is left, where that was asked for.
+    pub verification: Option<VerificationView>,
 }
 
 impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
@@ -61,7 +72,62 @@ impl<'a> From<&'a DeletionRecord> for DeletionView<'a> {
             errors: record.errors.iter().map(ErrorView::from).collect(),
             labels: &record.labels,
             requested_by: &record.requested_by,
+            dry_run: record.plan.is_some(),
+            prefixes: record.prefixes.as_deref().and_then(raw),
+            found_by_prefix: record.found,
+            plan: record.plan.as_ref().map(PlanView::from),
+            verification: record.verification.map(VerificationView::from),
         }
+    }
+}
+
+/// JSON as the ledger has it, which only this project writes there.
+fn raw(json: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(json.to_owned()).ok()
+}
+
+/// What a deletion would delete.
+#[derive(Debug, Serialize)]
+pub struct PlanView {
+    keys: u64,
+    objects: u64,
+    bytes: u64,
+    uploaded_since: u64,
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    oldest_uploaded_at: Option<Timestamp>,
+    #[serde(serialize_with = "rfc3339::serialize_option")]
+    newest_uploaded_at: Option<Timestamp>,
+    sample: Option<Box<RawValue>>,
+}
+
+impl From<&Plan> for PlanView {
+    fn from(plan: &Plan) -> Self {
+        let Plan { keys, objects, bytes, uploaded_since, oldest_uploaded_at, newest_uploaded_at, sample } =
+            plan;
+        Self {
+            keys: *keys,
+            objects: *objects,
+            bytes: *bytes,
+            uploaded_since: *uploaded_since,
+            oldest_uploaded_at: *oldest_uploaded_at,
+            newest_uploaded_at: *newest_uploaded_at,
+            sample: raw(sample),
+        }
+    }
+}
+
+/// What was left when everything was decided.
+#[derive(Debug, Serialize)]
+pub struct VerificationView {
+    #[serde(serialize_with = "rfc3339::serialize")]
+    verified_at: Timestamp,
+    objects_left: u64,
+    uploaded_since: u64,
+}
+
+impl From<Verification> for VerificationView {
+    fn from(Verification { verified_at, objects_left, uploaded_since }: Verification) -> Self {
+        Self { verified_at, objects_left, uploaded_since }
     }
 }
 

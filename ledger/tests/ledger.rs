@@ -43,6 +43,8 @@ fn deletion(part: Option<NewPart>) -> NewDeletion {
         not_before: at(0),
         fence: protocol::Fence::Auto,
         part,
+        sweep: None,
+        planned_keys: None,
         idempotency: None,
         labels: protocol::Labels::default(),
     }
@@ -118,13 +120,13 @@ fn a_deletion_walks_from_queued_to_its_end_and_is_told_finished_once() {
     assert_eq!(first.undecided, Positions::all(2));
     assert_eq!(counts(&ledger, 10).1, State::Running);
     let reply = record(&ledger, "a", 20, vec![ChunkOutcome::new(first, [0, 1], vec![], None, 1)]);
-    assert!(reply.outcomes[0].is_some() && reply.finished.is_empty());
+    assert!(reply.outcomes[0].is_some() && reply.ended.finished.is_empty());
 
     let second = granted(claim(&ledger, "b", 30, &chunk(1), 1));
     let reply = record(&ledger, "b", 40, vec![ChunkOutcome::new(second, [], vec![locked(0)], None, 1)]);
     assert!(reply.outcomes[0].is_some());
-    assert_eq!(reply.finished.len(), 1);
-    let Counts { deleted, failed, .. } = reply.finished[0].counts;
+    assert_eq!(reply.ended.finished.len(), 1);
+    let Counts { deleted, failed, .. } = reply.ended.finished[0].counts;
     assert_eq!((deleted, failed), (2, 1));
 
     let found = block_on(ledger.find_deletion(&id(), at(50))).unwrap().unwrap();
@@ -199,7 +201,7 @@ fn skipped_keys_are_decided_listed_with_their_upload_and_forgotten_with_their_de
     assert!(record(&ledger, "a", 20, vec![outcome]).outcomes[0].is_some());
     let second = granted(claim(&ledger, "b", 30, &chunk(1), 2));
     let outcome = ChunkOutcome::new(second, [], vec![], None, 1).with_skipped(vec![newer(0), newer(1)]);
-    let finished = record(&ledger, "b", 40, vec![outcome]).finished;
+    let finished = record(&ledger, "b", 40, vec![outcome]).ended.finished;
     let Counts { deleted, skipped, failed, .. } = finished[0].counts;
     assert_eq!((deleted, skipped, failed), (1, 3, 1));
     assert_eq!(
@@ -231,7 +233,7 @@ fn recording_twice_counts_once() {
     let outcome = ChunkOutcome::new(grant, [0, 2], vec![locked(1)], None, 1);
     assert!(record(&ledger, "a", 1, vec![outcome.clone()]).outcomes[0].is_some());
     let again = record(&ledger, "a", 2, vec![outcome]);
-    assert!(again.outcomes[0].is_none() && again.finished.is_empty());
+    assert!(again.outcomes[0].is_none() && again.ended.finished.is_empty());
     let expected = Counts { total: 3, deleted: 2, failed: 1, ..Counts::default() };
     assert_eq!(counts(&ledger, 3), (expected, State::Failed));
     assert!(matches!(claim(&ledger, "b", 3, &chunk(0), 3), ClaimReply::NothingToDo(_)));
@@ -389,6 +391,8 @@ fn of_two_deletions_with_one_idempotency_key_only_the_first_is_written() {
         not_before: at(0),
         fence: protocol::Fence::Auto,
         part: Some(part(random, &[2, 1])),
+        sweep: None,
+        planned_keys: None,
         labels: protocol::Labels::default(),
         idempotency: Some(Idempotency { key: "k".to_owned(), fingerprint: "body".to_owned() }),
     });
@@ -459,21 +463,21 @@ fn a_deletion_in_parts_ends_when_it_is_sealed_and_every_part_is_decided() {
     for sealed_first in [true, false] {
         let ledger = open_ledger();
         assert!(put(&ledger, 2, &[1]) && put(&ledger, 1, &[3, 2]));
-        assert_eq!(delete_all(&ledger, &chunk(2_000), 1, 1).finished.len(), 0);
-        assert_eq!(delete_all(&ledger, &chunk(1_000), 3, 2).finished.len(), 0);
+        assert_eq!(delete_all(&ledger, &chunk(2_000), 1, 1).ended.finished.len(), 0);
+        assert_eq!(delete_all(&ledger, &chunk(1_000), 3, 2).ended.finished.len(), 0);
         let expected = Counts { total: 6, pending: 2, deleted: 4, ..Counts::default() };
         assert_eq!(counts(&ledger, 3), (expected, State::Accepting));
 
         let seal = || block_on(ledger.seal_deletion(&id(), 2, 6, at(4))).unwrap();
-        let finish = || delete_all(&ledger, &chunk(1_001), 2, 5).finished;
+        let finish = || delete_all(&ledger, &chunk(1_001), 2, 5).ended.finished;
         let finished = if sealed_first {
-            assert_eq!(seal().finished, []);
+            assert_eq!(seal().ended.finished, []);
             assert_eq!(counts(&ledger, 4).1, State::Running);
             finish()
         } else {
             assert_eq!(finish(), []);
             assert_eq!(counts(&ledger, 5).1, State::Accepting, "more may come");
-            seal().finished
+            seal().ended.finished
         };
         assert_eq!(
             (finished.len(), finished[0].counts),
@@ -483,7 +487,7 @@ fn a_deletion_in_parts_ends_when_it_is_sealed_and_every_part_is_decided() {
         let notice = block_on(ledger.find_notice(&finished[0].notice(), at(6))).unwrap();
         assert!(matches!(notice, NoticeReply::Due(_)), "{notice:?}");
         let again = seal();
-        assert!(again.is_sealed && again.finished.is_empty());
+        assert!(again.is_sealed && again.ended.finished.is_empty());
         assert!(!put(&ledger, 3, &[1]), "it is sealed");
     }
 }
@@ -575,7 +579,7 @@ fn a_redrive_opens_the_deletion_again_and_its_counts_stay_whole() {
     let again = ChunkRef { generation: 1, ..chunk(0) };
     let grant = granted(claim(&ledger, "b", 3, &again, 2));
     let reply = record(&ledger, "b", 4, vec![ChunkOutcome::new(grant, [0, 1], vec![], None, 1)]);
-    assert_eq!((reply.finished.len(), reply.finished[0].generation), (1, 1));
+    assert_eq!((reply.ended.finished.len(), reply.ended.finished[0].generation), (1, 1));
     assert_eq!(counts(&ledger, 5), (Counts { total: 3, deleted: 3, ..Counts::default() }, State::Succeeded));
 }
 
@@ -701,13 +705,13 @@ proptest! {
                         let skipped = skipped.into_iter().map(newer).collect();
                         let outcome =
                             ChunkOutcome::new(grant, deleted, failed, None, 1).with_skipped(skipped);
-                        finished += record(&ledger, &token, now, vec![outcome.clone()]).finished.len();
+                        finished += record(&ledger, &token, now, vec![outcome.clone()]).ended.finished.len();
                         last[by] = Some((outcome, token));
                     }
                 }
                 Step::RecordAgain { by } => {
                     if let Some((outcome, token)) = last[by].clone() {
-                        finished += record(&ledger, &token, now, vec![outcome]).finished.len();
+                        finished += record(&ledger, &token, now, vec![outcome]).ended.finished.len();
                     }
                 }
                 Step::Wait => now += LEASE_MS,

@@ -81,6 +81,8 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
             }),
         },
         idempotency: None,
+        sweep: None,
+        planned_keys: None,
         labels,
     };
     let (part, messages) = (PartRef::request(&id), ["first", "second"].map(str::to_owned));

@@ -36,6 +36,8 @@ fn ledger(numbers: &[u128]) -> Ledger {
             not_before: at(0),
             fence: Fence::Auto,
             part: Some(part(number)),
+            sweep: None,
+            planned_keys: None,
             idempotency: None,
             labels: protocol::Labels::default(),
         };

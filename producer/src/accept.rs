@@ -143,6 +143,8 @@ async fn fill_and_send<L: ProducerLedger>(
             duplicates_removed: taken.duplicates,
             sending_until: admitted_at.plus_millis(SENDING_MS),
         }),
+        sweep: None,
+        planned_keys: None,
         labels,
         idempotency,
     };
@@ -200,6 +202,11 @@ fn accepted(deletion: &NewDeletion) -> Response {
         errors: Vec::new(),
         labels: &deletion.labels,
         requested_by: &deletion.requested_by,
+        dry_run: false,
+        prefixes: None,
+        found_by_prefix: 0,
+        plan: None,
+        verification: None,
     };
     let location = format!("/v1/deletions/{id}");
     Response::json(202, &view).with_header("Location", location).with_header("Retry-After", "1")

@@ -211,7 +211,11 @@ async fn fill<L: ProducerLedger>(
     let (mut last, mut keys, mut bytes) = (None, 0, 0);
     loop {
         let page = ledger.list_failures(&record.id, filter, last, FAILURES_AT_ONCE).await?;
-        for FailureRecord { key_json, cursor, .. } in &page {
+        for FailureRecord { key_json, code, cursor, .. } in &page {
+            // Nothing is deleted by the name of a prefix.
+            if code.is_some_and(FailureCode::is_of_a_prefix) {
+                continue;
+            }
             bytes += key_json.len();
             if keys == KEYS_MAX || bytes > BYTES_MAX {
                 break;

@@ -1,4 +1,5 @@
 use ledger::{PartRecord, ProducerLedger, Sealing, Sending};
+use protocol::SweepRef;
 use protocol::limits::PARTS_MAX;
 
 use crate::auth::Principal;
@@ -39,10 +40,15 @@ pub(crate) async fn seal(
     let id = read::find_own(id, principal, ledger, host).await?.id;
     let sealing = ledger.seal_deletion(&id, said.parts, said.total_keys, host.now()).await;
     let sealing = sealing.map_err(|error| Problem::ledger(&error))?;
-    for finished in &sealing.finished {
+    for finished in &sealing.ended.finished {
         host.emit(&finished.event(host.now()));
         // Whether anybody wants the notice, the consumer knows. If this fails, upkeep sees to it.
         let _ = queue.send(vec![finished.notice().to_message()], 0).await;
+    }
+    let due: Vec<String> = sealing.ended.due.iter().map(SweepRef::to_message).collect();
+    if !due.is_empty() {
+        // As above.
+        let _ = queue.send(due, 0).await;
     }
     let errors = said.compare(&sealing.parts);
     if sealing.is_sealed && errors.is_empty() {

@@ -53,6 +53,10 @@ pub const RETENTION_FAILED_MS: u64 = 30 * 86_400_000;
 pub struct Progress {
     /// Parts of it may still come.
     pub accepting: bool,
+    /// Objects of it may still be found.
+    pub sweeping: bool,
+    /// It is a dry run.
+    pub dry_run: bool,
     /// A chunk of it has been begun.
     pub begun: bool,
     /// It was asked to be cancelled.
@@ -78,11 +82,13 @@ pub enum State {
     Failed,
     /// Final: some key was cancelled.
     Cancelled,
+    /// Final: it was a dry run. Nothing was deleted.
+    Planned,
 }
 
 impl State {
     /// Every state there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Accepting,
         Self::Queued,
         Self::Running,
@@ -90,6 +96,7 @@ impl State {
         Self::Succeeded,
         Self::Failed,
         Self::Cancelled,
+        Self::Planned,
     ];
 
     /// The state as the API says it.
@@ -102,6 +109,7 @@ impl State {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Planned => "planned",
         }
     }
 
@@ -111,16 +119,18 @@ impl State {
     }
 
     /// The state that follows from the counts and from what else is known of the deletion.
-    pub fn derive(counts: &Counts, Progress { accepting, begun, cancelled }: Progress) -> Self {
+    pub fn derive(counts: &Counts, progress: Progress) -> Self {
+        let Progress { accepting, sweeping, dry_run, begun, cancelled } = progress;
         match counts {
             Counts { pending: 1.., .. } if cancelled => Self::Cancelling,
             // Nobody knows what would have come.
-            _ if cancelled && accepting => Self::Cancelled,
+            _ if cancelled && (accepting || sweeping) => Self::Cancelled,
             _ if accepting => Self::Accepting,
-            Counts { pending: 1.., .. } if begun => Self::Running,
-            Counts { pending: 1.., .. } => Self::Queued,
+            Counts { pending, .. } if begun && (sweeping || *pending > 0) => Self::Running,
+            Counts { pending, .. } if sweeping || *pending > 0 => Self::Queued,
             Counts { cancelled: 1.., .. } => Self::Cancelled,
             Counts { failed: 1.., .. } => Self::Failed,
+            _ if dry_run => Self::Planned,
             _ => Self::Succeeded,
         }
     }
@@ -134,7 +144,8 @@ impl State {
             | Self::Running
             | Self::Cancelling
             | Self::Succeeded
-            | Self::Cancelled => RETENTION_MS,
+            | Self::Cancelled
+            | Self::Planned => RETENTION_MS,
         }
     }
 
@@ -142,7 +153,7 @@ impl State {
     pub fn is_final(self) -> bool {
         match self {
             Self::Accepting | Self::Queued | Self::Running | Self::Cancelling => false,
-            Self::Succeeded | Self::Failed | Self::Cancelled => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Planned => true,
         }
     }
 }
@@ -157,16 +168,17 @@ mod tests {
         #[test]
         fn counts_always_add_up_and_final_means_nothing_is_pending(
             (deleted, skipped, failed, rest) in (0_u64..1_000, 0_u64..1_000, 0_u64..1_000, 0_u64..1_000),
-            closed: bool, begun: bool, accepting: bool,
+            (closed, begun, accepting, sweeping, dry_run) in any::<(bool, bool, bool, bool, bool)>(),
         ) {
             let total = deleted + skipped + failed + rest;
             let counts = Counts::derive(total, deleted, skipped, failed, closed);
             let Counts { total: _, pending, deleted, skipped, failed, cancelled } = counts;
             prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
-            let state = State::derive(&counts, Progress { accepting, begun, cancelled: closed });
-            let whole = !accepting;
+            let progress = Progress { accepting, sweeping, dry_run, begun, cancelled: closed };
+            let state = State::derive(&counts, progress);
+            let whole = !accepting && !sweeping;
             prop_assert_eq!(state.is_final(), counts.pending == 0 && (whole || closed));
-            prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0 && whole);
+            prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0 && whole && !dry_run);
         }
     }
 
@@ -182,7 +194,7 @@ mod tests {
     #[test]
     fn a_deletion_walks_from_queued_to_its_end() {
         let state = |counts: Counts, begun, cancelled| {
-            State::derive(&counts, Progress { accepting: false, begun, cancelled })
+            State::derive(&counts, Progress { begun, cancelled, ..Progress::default() })
         };
         assert_eq!(state(Counts::derive(3, 0, 0, 0, false), false, false), State::Queued);
         assert_eq!(state(Counts::derive(3, 0, 0, 0, false), true, false), State::Running);

@@ -126,6 +126,39 @@ pub enum Event<'a> {
         /// From the request to the end.
         duration_ms: u64,
     },
+    /// A step of a sweep is over.
+    #[serde(rename = "sweep.progressed")]
+    SweepProgressed {
+        /// The deletion.
+        deletion: &'a DeletionId,
+        /// The sweep's number.
+        sweep: u32,
+        /// How often it had been handed on.
+        step: u32,
+        /// `count`, `delete` or `verify`.
+        phase: &'static str,
+        /// Pages listed.
+        pages: u32,
+        /// Keys confirmed absent.
+        keys_deleted: usize,
+        /// Keys left alone, because their objects were uploaded after the request.
+        keys_skipped: usize,
+        /// Keys that ended undeleted.
+        keys_failed: usize,
+        /// Keys left for another attempt.
+        keys_undecided: usize,
+        /// Whether the phase is over.
+        is_over: bool,
+        /// Why it is to be tried again, or was given up.
+        #[serde(rename = "error.type", skip_serializing_if = "Option::is_none")]
+        error_type: Option<&'static str>,
+        /// R2's code, where R2 was the cause.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r2_code: Option<u32>,
+        /// Seconds until it is tried again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delay_seconds: Option<u32>,
+    },
     /// The consumer settled every message of one invocation.
     #[serde(rename = "batch.processed")]
     BatchProcessed {
@@ -154,6 +187,8 @@ pub enum Event<'a> {
         r2_calls: usize,
         /// Looks at single objects, for the fence.
         r2_heads: usize,
+        /// Pages of objects listed, for sweeps.
+        r2_lists: usize,
         /// Where the fence looked: the longest time from the first look before a delete call to the call's answer.
         #[serde(skip_serializing_if = "Option::is_none")]
         fence_gap_ms: Option<u64>,
@@ -304,11 +339,13 @@ impl Event<'_> {
             | Self::MessageUnreadable { .. }
             | Self::LedgerFailed { .. }
             | Self::NoticeFailed(_)
+            | Self::SweepProgressed { error_type: Some(_), delay_seconds: None, .. }
             | Self::ConfigInvalid { .. } => Severity::Error,
             Self::RequestFinished { status: 400.., .. }
             | Self::DeletionResent { .. }
             | Self::RateLimiterFailed { .. }
             | Self::NoticeRetried(_)
+            | Self::SweepProgressed { error_type: Some(_), .. }
             | Self::ChunkRetried { .. }
             | Self::ChunkSplit { .. } => Severity::Warn,
             Self::RequestFinished { .. }
@@ -318,6 +355,7 @@ impl Event<'_> {
             | Self::UpkeepFinished { .. }
             | Self::DeletionFinished { .. }
             | Self::NoticeDelivered(_)
+            | Self::SweepProgressed { .. }
             | Self::BatchProcessed { .. } => Severity::Info,
         }
     }

@@ -17,17 +17,23 @@ pub enum FailureCode {
     NotConfigured,
     /// Every attempt ended before R2 had answered: the consumer was stopped, or the ledger could not be reached.
     AttemptsExhausted,
+    /// The objects under a prefix could not be listed to their end: what is left there was not looked at.
+    SweepIncomplete,
+    /// There are more objects under the prefixes than `max_objects` or the plan lets through: none was deleted.
+    MaxObjectsExceeded,
 }
 
 impl FailureCode {
     /// Every code there is.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ObjectLocked,
         Self::InvalidKey,
         Self::StorageUnavailable,
         Self::Throttled,
         Self::NotConfigured,
         Self::AttemptsExhausted,
+        Self::SweepIncomplete,
+        Self::MaxObjectsExceeded,
     ];
 
     /// The code as the ledger and the API say it.
@@ -39,6 +45,8 @@ impl FailureCode {
             Self::Throttled => "throttled",
             Self::NotConfigured => "not_configured",
             Self::AttemptsExhausted => "attempts_exhausted",
+            Self::SweepIncomplete => "sweep_incomplete",
+            Self::MaxObjectsExceeded => "max_objects_exceeded",
         }
     }
 
@@ -68,6 +76,27 @@ impl FailureCode {
                 "No attempt was completed. The object may be gone or not; look at the consumer's log, then delete it \
                  again."
             }
+            Self::SweepIncomplete => {
+                "The objects that begin so could not be listed to the end: those that are left were not looked at. Ask for the \
+                 prefix again."
+            }
+            Self::MaxObjectsExceeded => {
+                "There are more objects under the deletion's prefixes than `max_objects` or its plan lets through. Nothing was \
+                 deleted by prefix; look at a new plan, then ask again."
+            }
+        }
+    }
+
+    /// Whether it is about a prefix, and not about a key.
+    pub fn is_of_a_prefix(self) -> bool {
+        match self {
+            Self::SweepIncomplete | Self::MaxObjectsExceeded => true,
+            Self::ObjectLocked
+            | Self::InvalidKey
+            | Self::StorageUnavailable
+            | Self::Throttled
+            | Self::NotConfigured
+            | Self::AttemptsExhausted => false,
         }
     }
 }

@@ -3,8 +3,8 @@
 //! # In scope
 //!
 //! The limits of the platform, object keys, the message on the Queue and how keys are packed into it, the classes of
-//! R2's and the Queue's errors, the retry policy, the schedule of completion notices, the fence, the states and counts of a
-//! deletion, and the events of the log.
+//! R2's and the Queue's errors, the retry policy, the schedule of completion notices, the fence, the ranges of sweeps, the states
+//! and counts of a deletion, and the events of the log.
 //!
 //! # Out of scope
 //!
@@ -25,6 +25,7 @@ mod positions;
 mod queue_error;
 mod r2_error;
 mod retry;
+mod sweep;
 mod time;
 mod trailing_code;
 mod ulid;
@@ -43,6 +44,7 @@ pub use positions::{InvalidPositions, Positions};
 pub use queue_error::{QueueError, QueueErrorClass};
 pub use r2_error::{R2Error, R2ErrorClass};
 pub use retry::{MESSAGE_LIFE_SECONDS_MAX, RETRIES_MAX, RetryCause, retry_delay_seconds};
+pub use sweep::{SWEEP_CHUNKS_FROM, SweepPhase, SweepRange, SweepRef};
 pub use time::{Timestamp, rfc3339};
 
 /// How the name of a dead-letter queue ends; the consumer tells its two queues apart by it.

@@ -64,6 +64,13 @@ pub const PART_CHUNKS_MAX: u32 = 1_000;
 /// messages until the deletion is over.
 pub const PARTS_MAX: u32 = 1_000;
 
+/// Most objects that one `list` of a bucket answers with. docs: r2/api/workers/workers-api-reference.
+pub const LIST_OBJECTS_MAX: usize = 1_000;
+
+/// Most ranges that the sweeps of one deletion are divided into, to be swept side by side: as many as the platform runs
+/// invocations of a consumer at once. docs: queues/configuration/consumer-concurrency.
+pub const SWEEP_RANGES_MAX: usize = 250;
+
 /// The period that the producer's rate limit counts over, in seconds: 10 or 60.
 /// docs: workers/runtime-apis/bindings/rate-limit. A test holds `wrangler.producer.toml` to it.
 pub const RATE_LIMIT_PERIOD_SECONDS: u32 = 60;

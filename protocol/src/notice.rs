@@ -1,6 +1,6 @@
 use crate::limits::DELAY_SECONDS_MAX;
 use crate::message::VERSION;
-use crate::{ChunkMessage, DeletionId, RETENTION_MS, UnreadableReason};
+use crate::{ChunkMessage, DeletionId, RETENTION_MS, SweepRef, UnreadableReason};
 
 /// Names the completion notice of a deletion's end. A deletion that is redriven ends once more, in its next generation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,6 +18,8 @@ pub enum QueueMessage<'a> {
     Chunk(ChunkMessage<'a>),
     /// To look whether a notice is owed, and to send it.
     Notice(NoticeRef),
+    /// To go on with a sweep.
+    Sweep(SweepRef),
 }
 
 impl<'a> QueueMessage<'a> {
@@ -28,7 +30,10 @@ impl<'a> QueueMessage<'a> {
     /// [`UnreadableReason`]; the caller keeps the body.
     pub fn from_json(body: &'a str) -> Result<Self, UnreadableReason> {
         let chunk = ChunkMessage::from_json(body).map(Self::Chunk);
-        chunk.or_else(|reason| NoticeRef::from_message(body).map(Self::Notice).ok_or(reason))
+        chunk.or_else(|reason| {
+            let notice = NoticeRef::from_message(body).map(Self::Notice);
+            notice.or_else(|| SweepRef::from_message(body).map(Self::Sweep)).ok_or(reason)
+        })
     }
 }
 

@@ -73,6 +73,8 @@ impl<'a> World<'a> {
                 sending_until: host.now(),
             }),
             idempotency: None,
+            sweep: None,
+            planned_keys: None,
             labels: protocol::Labels::default(),
         };
         block_on(ledger.admit_deletion(&deletion)).unwrap();

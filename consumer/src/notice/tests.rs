@@ -58,6 +58,8 @@ impl<'a> World<'a> {
             not_before: now,
             fence: Fence::Auto,
             part: Some(part),
+            sweep: None,
+            planned_keys: None,
             idempotency: None,
             labels: protocol::Labels::default(),
         };

@@ -179,7 +179,7 @@ fn the_totals_are_those_of_all_deletions() {
     let oldest = world.get(&format!("/v1/deletions/{}", ids[0]));
     let stats = world.get("/v1/stats");
     let expected = json!({
-        "deletions": {"accepting": 0, "queued": 2, "running": 0, "cancelling": 0, "succeeded": 0, "failed": 1, "cancelled": 0},
+        "deletions": {"accepting": 0, "queued": 2, "running": 0, "cancelling": 0, "succeeded": 0, "planned": 0, "failed": 1, "cancelled": 0},
         "keys": {"total": 12, "pending": 8, "deleted": 2, "skipped": 0, "failed": 2, "cancelled": 0},
         "oldest_unfinished": {"id": ids[0], "requested_at": oldest.body["requested_at"]},
         "failures": [{"code": "object_locked", "r2_code": 10069, "count": 2}],
