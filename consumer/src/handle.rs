@@ -8,7 +8,8 @@ use crate::bucket::Bucket;
 use crate::delete::CALL_MS_MAX;
 use crate::delivery::Delivery;
 use crate::host::Host;
-use crate::notice::{Endpoint, Notices, Queue};
+use crate::notice::{Endpoint, Notices};
+use crate::queue::Queue;
 use crate::settlement::Settlements;
 use crate::work::Worked;
 

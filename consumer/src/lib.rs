@@ -21,6 +21,7 @@ mod handle;
 mod host;
 mod look;
 mod notice;
+mod queue;
 mod settlement;
 #[cfg(target_arch = "wasm32")]
 mod shell;
@@ -33,5 +34,6 @@ pub use bucket::{Bucket, DeleteCall};
 pub use delivery::{Body, Delivery};
 pub use handle::{CLAIM_MS, handle};
 pub use host::Host;
-pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Queue, Webhook};
+pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Webhook};
+pub use queue::Queue;
 pub use settlement::{Settlement, Settlements};
