@@ -2,9 +2,10 @@
 //!
 //! # In scope
 //!
-//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the keys
-//! that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint of a deletion's
-//! end, and settling every message. [`handle()`] is all of it.
+//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the
+//! keys that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint of a
+//! deletion's end, and settling every message: [`handle()`] is all of that. And [`upkeep()`], which finishes what was left
+//! half done and removes what is over.
 //!
 //! # Out of scope
 //!
@@ -28,6 +29,7 @@ mod shell;
 #[cfg(test)]
 mod testing;
 mod time_limit;
+mod upkeep;
 mod work;
 
 pub use bucket::{Bucket, DeleteCall};
@@ -37,3 +39,4 @@ pub use host::Host;
 pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Webhook};
 pub use queue::Queue;
 pub use settlement::{Settlement, Settlements};
+pub use upkeep::upkeep;
