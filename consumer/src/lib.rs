@@ -2,10 +2,10 @@
 //!
 //! # In scope
 //!
-//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the
-//! keys that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint of a
-//! deletion's end, and settling every message: [`handle()`] is all of that. And [`upkeep()`], which finishes what was left
-//! half done and removes what is over.
+//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding
+//! the keys that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint
+//! of a deletion's end, and settling every message: [`handle()`] is all of that. And [`upkeep()`], which finishes what
+//! was left half done and removes what is over.
 //!
 //! # Out of scope
 //!

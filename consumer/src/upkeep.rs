@@ -65,8 +65,9 @@ async fn resend_lost(ledger: &impl UpkeepLedger, queue: &impl Queue, host: &impl
     resent
 }
 
-/// Sends the messages of a part that are lost, row by row of its outbox, and answers with their number; with `None` when
-/// the ledger or the Queue refuses at the moment: the next round asks again. Sending one that is not lost is harmless.
+/// Sends the messages of a part that are lost, row by row of its outbox, and answers with their number; with `None`
+/// when the ledger or the Queue refuses at the moment: the next round asks again. Sending one that is not lost is
+/// harmless.
 async fn resend(
     lost: &LostPart,
     ledger: &impl UpkeepLedger,

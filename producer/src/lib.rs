@@ -6,9 +6,9 @@
 //!
 //! # Out of scope
 //!
-//! Deleting: the producer has no binding to a bucket. Finishing what was left half done and removing what is over, which
-//! is the consumer's upkeep. What the ledger's queries look like (`ledger`), what a message looks
-//! like (`protocol`), and the Workers runtime, which only `shell.rs` and `start.rs` know, on wasm32.
+//! Deleting: the producer has no binding to a bucket. Finishing what was left half done and removing what is over: the
+//! consumer's upkeep does. What the ledger's queries look like (`ledger`), what a message looks like (`protocol`), and
+//! the Workers runtime, which only `shell.rs` and `start.rs` know, on wasm32.
 
 mod accept;
 mod assets;

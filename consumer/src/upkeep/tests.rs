@@ -47,8 +47,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Fills the outbox with a part of so many keys, two messages a row. Answers with the part, whose sending nobody holds,
-    /// and the messages.
+    /// Fills the outbox with a part of so many keys, two messages a row. Answers with the part, whose sending nobody
+    /// holds, and the messages.
     fn fill(&self, at: &PartRef, keys: usize) -> (NewPart, Vec<String>) {
         let now = self.host.now();
         let PartRef { deletion, generation, .. } = at.clone();
@@ -118,8 +118,9 @@ impl<'a> World<'a> {
     }
 }
 
-/// 1. Of five chunks one is decided and one is at work when their messages can no longer come. 2. The other three are sent
-///    again, from each row of the outbox. 3. A day later all that are not decided; whatever comes twice changes nothing.
+/// 1. Of five chunks one is decided and one is at work when their messages can no longer come. 2. The other three are
+///    sent again, from each row of the outbox. 3. A day later all that are not decided; whatever comes twice changes
+///    nothing.
 #[test]
 fn chunks_that_the_platform_has_lost_are_sent_once_more_and_no_others() {
     let host = FakeHost::default();
