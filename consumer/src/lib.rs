@@ -2,9 +2,10 @@
 //!
 //! # In scope
 //!
-//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding the keys
-//! that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint of a deletion's
-//! end, and settling every message. [`handle()`] is all of it.
+//! Decoding messages one by one, claiming chunks, looking at objects where the fence does, deleting in bulk, finding
+//! the keys that cannot be deleted, deciding what is tried again and when, recording, telling the operator's endpoint
+//! of a deletion's end, and settling every message: [`handle()`] is all of that. And [`upkeep()`], which finishes what
+//! was left half done and removes what is over.
 //!
 //! # Out of scope
 //!
@@ -21,6 +22,7 @@ mod handle;
 mod host;
 mod look;
 mod notice;
+mod queue;
 mod settlement;
 #[cfg(target_arch = "wasm32")]
 mod shell;
@@ -28,11 +30,14 @@ mod sweep;
 #[cfg(test)]
 mod testing;
 mod time_limit;
+mod upkeep;
 mod work;
 
 pub use bucket::{Bucket, DeleteCall, Group, ListCall, Listing};
 pub use delivery::{Body, Delivery};
 pub use handle::{CLAIM_MS, handle};
 pub use host::Host;
-pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Queue, Webhook};
+pub use notice::{Endpoint, NoticeConfig, Notices, POST_MS_MAX, Webhook};
+pub use queue::Queue;
 pub use settlement::{Settlement, Settlements};
+pub use upkeep::upkeep;

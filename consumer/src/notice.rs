@@ -8,11 +8,12 @@ mod webhook;
 
 use ledger::{ConsumerLedger, DueNotice, Ended, LedgerError, NoticeOutcome, NoticeReply, Settled};
 use protocol::limits::SEND_MESSAGES_MAX;
-use protocol::{Event, NoticeAttempt, NoticeRef, QueueError, RetryCause, SweepRef, notice_delay_seconds};
+use protocol::{Event, NoticeAttempt, NoticeRef, RetryCause, SweepRef, notice_delay_seconds};
 
 pub use self::config::NoticeConfig;
 pub use self::webhook::Webhook;
 use crate::host::Host;
+use crate::queue::Queue;
 use crate::time_limit::in_time;
 
 /// How long the endpoint may take to answer, in milliseconds: what Standard Webhooks recommends at the least.
@@ -23,16 +24,6 @@ pub trait Endpoint {
     /// Posts a webhook: the status of the answer, whatever it is, without following a redirect and without reading more than
     /// the head; `None` when there was no answer.
     fn post(&self, webhook: &Webhook<'_>) -> impl Future<Output = Option<u16>>;
-}
-
-/// The Queue that the consumer takes its messages from, as far as sending to it needs.
-pub trait Queue {
-    /// Stores messages of these bodies, at most 100, to be delivered after a delay.
-    ///
-    /// # Errors
-    ///
-    /// [`QueueError`]; some, all or none of the messages may be stored then.
-    fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> impl Future<Output = Result<(), QueueError>>;
 }
 
 /// What notices are sent with.

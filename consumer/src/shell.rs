@@ -16,7 +16,7 @@ use worker::{Date, Delay, Env};
 
 use crate::{
     Body, Bucket, DeleteCall, Delivery, Endpoint, Group, Host, ListCall, Listing, NoticeConfig, Notices,
-    Queue, Settlement, Settlements, Webhook, handle,
+    Queue, Settlement, Settlements, Webhook, handle, upkeep,
 };
 
 /// The queue handler.
@@ -38,6 +38,20 @@ pub fn queue(batch: MessageBatch, env: Env, _context: Context) -> Promise {
         }
         Ok(JsValue::UNDEFINED)
     })
+}
+
+/// The cron trigger's handler.
+///
+/// Exported by hand as [`queue`] is, and never rejected either.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
+pub async fn scheduled(_event: JsValue, env: Env, _context: JsValue) {
+    match (Binding::find(&env, "DELETIONS", "WorkerQueue"), D1::find(&env, "LEDGER")) {
+        (Ok(queue), Ok(ledger)) => upkeep(&SqlLedger::new(ledger), &QueueOut(Some(queue)), &Runtime).await,
+        (Err(cause), _) | (_, Err(cause)) => {
+            Runtime.emit(&Event::ConfigInvalid { cause: &cause, r2_code: None });
+        }
+    }
 }
 
 async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
@@ -148,7 +162,7 @@ fn uploaded_at(object: &JsValue) -> Result<Timestamp, R2Error> {
     Ok(Timestamp::from_millis(to_u64(known)))
 }
 
-/// The queue that notices' messages are sent to, where it is bound.
+/// The queue that messages are sent to, where it is bound.
 struct QueueOut(Option<Binding>);
 
 impl Queue for QueueOut {

@@ -23,7 +23,8 @@ use crate::bucket::{Bucket, ListCall};
 use crate::delete::{Attempt, CALL_MS_MAX, Looks, delete_keys};
 use crate::handle::{CLAIM_MS, RECORD_PAUSE_MS, RECORD_TRIES};
 use crate::host::Host;
-use crate::notice::{Endpoint, Notices, Queue};
+use crate::notice::{Endpoint, Notices};
+use crate::queue::Queue;
 use crate::time_limit::in_time;
 
 /// Most pages that one step lists before it hands the sweep on: each costs the ledger a query or two, and the free plan has 50 for
@@ -356,7 +357,9 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
         let keys = old.iter().chain(newer.iter().map(|(key, _)| key));
         let keys_json: Vec<String> = keys.filter_map(|key| serde_json::to_string(key).ok()).collect();
         let known = self.ports.ledger.known_keys(&self.grant.sweep.deletion, &keys_json).await;
-        let known = known.map_err(|error| self.told("known_keys", &error))?;
+        let mut known = known.map_err(|error| self.told("known_keys", &error))?;
+        known.extend(self.failed.iter().map(|key| key.key_json.clone()));
+        known.extend(self.skipped.iter().map(|key| key.key_json.clone()));
         let is_known = |key: &String| serde_json::to_string(key).is_ok_and(|json| known.contains(&json));
         old.retain(|key| !is_known(key));
         newer.retain(|(key, _)| !is_known(key));
@@ -518,3 +521,6 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
 fn json_bytes(key: &str) -> usize {
     serde_json::to_string(key).map_or(key.len() * 6, |json| json.len())
 }
+
+#[cfg(test)]
+mod tests;

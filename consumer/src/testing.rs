@@ -31,6 +31,7 @@ pub(crate) enum Effect {
 /// That a call has removed an object.
 #[derive(Debug)]
 pub(crate) struct Removal {
+    pub(crate) key: String,
     pub(crate) uploaded_at: Timestamp,
     /// When the call was begun, and in which delivery.
     pub(crate) began_at: Timestamp,
@@ -67,6 +68,8 @@ pub(crate) struct FakeBucket<'a> {
     pub(crate) looks: Cell<usize>,
     /// How many listings there were.
     pub(crate) lists: Cell<usize>,
+    /// A listing shows no more than this.
+    pub(crate) list_max: usize,
     /// The next listings fail with these, in order.
     pub(crate) next_list_errors: RefCell<Vec<R2Error>>,
     /// What somebody else uploads when so many calls and looks were begun.
@@ -99,6 +102,7 @@ impl<'a> FakeBucket<'a> {
             look_ms: Cell::new(10),
             looks: Cell::default(),
             lists: Cell::default(),
+            list_max: LIST_OBJECTS_MAX,
             next_list_errors: RefCell::default(),
             uploads: RefCell::default(),
             last_begun_at: Cell::default(),
@@ -148,6 +152,7 @@ impl<'a> FakeBucket<'a> {
         for &key in keys {
             let removed = self.objects.borrow_mut().remove(key);
             self.removals.borrow_mut().extend(removed.map(|uploaded_at| Removal {
+                key: key.to_owned(),
                 uploaded_at,
                 began_at,
                 attempt: self.attempt.get(),
@@ -227,7 +232,7 @@ impl Bucket for FakeBucket<'_> {
             {
                 continue;
             }
-            if listing.objects.len() + listing.groups.len() == limit {
+            if listing.objects.len() + listing.groups.len() == limit.min(self.list_max) {
                 listing.truncated = true;
                 break;
             }

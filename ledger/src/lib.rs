@@ -53,7 +53,7 @@ pub use part::{NewPart, PartRecord, PartRef, Sealing};
 pub use record::{ChunkOutcome, Ended, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
 pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
 pub use skip::SkipRecord;
-pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger};
+pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger, UpkeepLedger};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDatabase;
 pub use stats::{LedgerStats, NoticeStats, UnfinishedDeletion};

@@ -121,8 +121,7 @@ pub trait ProducerLedger {
     /// [`LedgerError`].
     fn mark_enqueued(&self, part: &PartRef, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
 
-    /// The messages in one row of a part's outbox, from 0, of those chunks that `wanted` has, or of all; `None` past the
-    /// last row.
+    /// The messages in one row of a part's outbox, from 0; `None` past the last row.
     ///
     /// # Errors
     ///
@@ -131,50 +130,7 @@ pub trait ProducerLedger {
         &self,
         part: &PartRef,
         piece: usize,
-        wanted: Option<&[u32]>,
     ) -> impl Future<Output = Result<Option<Vec<String>>, LedgerError>>;
-
-    /// Cancels the deletions that were requested before `before` and never accepted, or never sealed. Answers with how many.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`].
-    fn cancel_abandoned(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-    ) -> impl Future<Output = Result<usize, LedgerError>>;
-
-    /// At most `limit` parts that are not decided although all their messages were sent before `before`, oldest first.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`].
-    fn list_lost(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<LostPart>, LedgerError>>;
-
-    /// Messages of the part have been sent again.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`].
-    fn mark_resent(&self, part: &PartRef, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
-
-    /// Removes at most `limit` deletions that ended before `before`, or before `failed_before` when some key failed.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`].
-    fn remove_expired(
-        &self,
-        before: Timestamp,
-        failed_before: Timestamp,
-        limit: usize,
-    ) -> impl Future<Output = Result<usize, LedgerError>>;
 
     /// Cancels a deletion: no chunk of it is begun any more, and a notice is owed. False when it was over or cancelled.
     ///
@@ -186,32 +142,6 @@ pub trait ProducerLedger {
         id: &DeletionId,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, LedgerError>>;
-
-    /// At most `limit` sweeps of accepted deletions that were due before `before` and that nobody goes on with. They count as due
-    /// now from here on.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`].
-    fn wake_sweeps(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<SweepRef>, LedgerError>>;
-
-    /// At most `limit` notices that were due before `before` and that nobody has seen to, longest overdue first. They count as
-    /// due now from here on.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`].
-    fn wake_notices(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<NoticeRef>, LedgerError>>;
 
     /// The deletion as it stands, or `None` when there is none of that id.
     ///
@@ -379,6 +309,90 @@ pub trait ConsumerLedger {
     ) -> impl Future<Output = Result<Settled, LedgerError>>;
 }
 
+/// What upkeep needs of the ledger.
+///
+/// Every call may have been carried out although it failed.
+pub trait UpkeepLedger {
+    /// Cancels the deletions that were requested before `before` and never accepted, or never sealed. Answers with how many.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn cancel_abandoned(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<usize, LedgerError>>;
+
+    /// At most `limit` parts that are not decided although all their messages were sent before `before`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn list_lost(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<LostPart>, LedgerError>>;
+
+    /// The messages of a lost part's chunks, in one row of its outbox, from 0; `None` past the last row.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn read_lost(
+        &self,
+        lost: &LostPart,
+        piece: usize,
+    ) -> impl Future<Output = Result<Option<Vec<String>>, LedgerError>>;
+
+    /// Messages of the part have been sent again.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn mark_resent(&self, part: &PartRef, now: Timestamp) -> impl Future<Output = Result<(), LedgerError>>;
+
+    /// At most `limit` sweeps of accepted deletions that were due before `before` and that nobody goes on with. They count as due
+    /// now from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn wake_sweeps(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<SweepRef>, LedgerError>>;
+
+    /// At most `limit` notices that were due before `before` and that nobody has seen to, longest overdue first. They count as
+    /// due now from here on.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn wake_notices(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<NoticeRef>, LedgerError>>;
+
+    /// Removes at most `limit` deletions that ended before `before`, or before `failed_before` when some key failed.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn remove_expired(
+        &self,
+        before: Timestamp,
+        failed_before: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<usize, LedgerError>>;
+}
+
 /// The ledger over a database.
 #[derive(Clone, Debug)]
 pub struct SqlLedger<D> {
@@ -448,61 +462,12 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         part::mark_enqueued(&self.database, part, now).await
     }
 
-    async fn read_outbox(
-        &self,
-        part: &PartRef,
-        piece: usize,
-        wanted: Option<&[u32]>,
-    ) -> Result<Option<Vec<String>>, LedgerError> {
-        outbox::read(&self.database, part, piece, wanted).await
-    }
-
-    async fn cancel_abandoned(&self, before: Timestamp, now: Timestamp) -> Result<usize, LedgerError> {
-        upkeep::cancel_abandoned(&self.database, before, now).await
-    }
-
-    async fn list_lost(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<LostPart>, LedgerError> {
-        upkeep::lost(&self.database, before, now, limit).await
-    }
-
-    async fn mark_resent(&self, part: &PartRef, now: Timestamp) -> Result<(), LedgerError> {
-        upkeep::mark_resent(&self.database, part, now).await
-    }
-
-    async fn remove_expired(
-        &self,
-        before: Timestamp,
-        failed_before: Timestamp,
-        limit: usize,
-    ) -> Result<usize, LedgerError> {
-        upkeep::remove_expired(&self.database, before, failed_before, limit).await
+    async fn read_outbox(&self, part: &PartRef, piece: usize) -> Result<Option<Vec<String>>, LedgerError> {
+        outbox::read(&self.database, part, piece, None).await
     }
 
     async fn cancel_deletion(&self, id: &DeletionId, now: Timestamp) -> Result<bool, LedgerError> {
         deletion::cancel(&self.database, id, now).await
-    }
-
-    async fn wake_sweeps(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<SweepRef>, LedgerError> {
-        sweep::wake(&self.database, before, now, limit).await
-    }
-
-    async fn wake_notices(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<NoticeRef>, LedgerError> {
-        notice::wake(&self.database, before, now, limit).await
     }
 
     async fn find_deletion(
@@ -609,5 +574,55 @@ impl<D: Database> ConsumerLedger for SqlLedger<D> {
         outcome: NoticeOutcome,
     ) -> Result<Settled, LedgerError> {
         notice::record(&self.database, notice, outcome).await
+    }
+}
+
+impl<D: Database> UpkeepLedger for SqlLedger<D> {
+    async fn cancel_abandoned(&self, before: Timestamp, now: Timestamp) -> Result<usize, LedgerError> {
+        upkeep::cancel_abandoned(&self.database, before, now).await
+    }
+
+    async fn list_lost(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<LostPart>, LedgerError> {
+        upkeep::lost(&self.database, before, now, limit).await
+    }
+
+    async fn read_lost(&self, lost: &LostPart, piece: usize) -> Result<Option<Vec<String>>, LedgerError> {
+        outbox::read(&self.database, &lost.part, piece, Some(&lost.chunks)).await
+    }
+
+    async fn mark_resent(&self, part: &PartRef, now: Timestamp) -> Result<(), LedgerError> {
+        upkeep::mark_resent(&self.database, part, now).await
+    }
+
+    async fn wake_sweeps(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<SweepRef>, LedgerError> {
+        sweep::wake(&self.database, before, now, limit).await
+    }
+
+    async fn wake_notices(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<NoticeRef>, LedgerError> {
+        notice::wake(&self.database, before, now, limit).await
+    }
+
+    async fn remove_expired(
+        &self,
+        before: Timestamp,
+        failed_before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, LedgerError> {
+        upkeep::remove_expired(&self.database, before, failed_before, limit).await
     }
 }

@@ -5,7 +5,7 @@ use futures::executor::block_on;
 use ledger::{
     ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter,
     NewDeletion, NewPart, NewRedrive, NoticeOutcome, NoticeReply, NoticeStats, ProducerLedger, RecordBatch,
-    SqlLedger, SqliteDatabase,
+    SqlLedger, SqliteDatabase, UpkeepLedger,
 };
 use protocol::{ChunkRef, DeletionId, FailureCode, Fence, NoticeRef, RequestId, State, Timestamp};
 

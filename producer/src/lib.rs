@@ -2,13 +2,13 @@
 //!
 //! # In scope
 //!
-//! Authorisation, validation, packing, enqueueing, and reading the ledger for whoever asks. [`answer()`] is all of it, but for [`upkeep()`], which finishes what
-//! was left half done and removes what is over.
+//! Authorisation, validation, packing, enqueueing, and reading the ledger for whoever asks. [`answer()`] is all of it.
 //!
 //! # Out of scope
 //!
-//! Deleting: the producer has no binding to a bucket. What the ledger's queries look like (`ledger`), what a message looks
-//! like (`protocol`), and the Workers runtime, which only `shell.rs` and `start.rs` know, on wasm32.
+//! Deleting: the producer has no binding to a bucket. Finishing what was left half done and removing what is over: the
+//! consumer's upkeep does. What the ledger's queries look like (`ledger`), what a message looks like (`protocol`), and
+//! the Workers runtime, which only `shell.rs` and `start.rs` know, on wasm32.
 
 mod accept;
 mod assets;
@@ -48,7 +48,6 @@ mod shell;
 #[cfg(target_arch = "wasm32")]
 mod start;
 mod stats;
-mod upkeep;
 mod view;
 mod wait;
 mod wire;
@@ -62,4 +61,3 @@ pub use ndjson::KeyPages;
 pub use queue::Queue;
 pub use rate_limit::RateLimiter;
 pub use router::{Ports, answer};
-pub use upkeep::upkeep;

@@ -50,39 +50,37 @@ async fn send_all(bodies: Vec<String>, delay_seconds: u32, queue: &impl Queue) -
 }
 
 /// The messages of a part that are to be sent.
-pub(crate) enum Unsent<'a> {
+pub(crate) enum Unsent {
     /// Those that its outbox has just been filled with: all of them must be there.
     Filled(FilledOutbox),
-    /// Those that its outbox has, of the chunks that are wanted or of all.
-    Stored(Option<&'a [u32]>),
+    /// Those that its outbox has.
+    Stored,
 }
 
-/// Sends messages of a part, in what is left of its undo window. Answers with their number. Sending one that was sent before is
-/// harmless.
+/// Sends messages of a part, in what is left of its undo window. Sending one that was sent before is harmless.
 pub(crate) async fn send_part(
     part: &PartRef,
-    unsent: Unsent<'_>,
+    unsent: Unsent,
     not_before: Timestamp,
     ledger: &impl ProducerLedger,
     queue: &impl Queue,
     host: &impl Host,
-) -> Result<usize, SendingError> {
+) -> Result<(), SendingError> {
     // What is at hand first, so that it is out of memory while the others come.
-    let (mut bodies, rows, wanted) = match unsent {
-        Unsent::Filled(FilledOutbox { pieces, last, .. }) => (last, Some(pieces.saturating_sub(1)), None),
-        Unsent::Stored(wanted) => (Vec::new(), None, wanted),
+    let (mut bodies, rows) = match unsent {
+        Unsent::Filled(FilledOutbox { pieces, last, .. }) => (last, Some(pieces.saturating_sub(1))),
+        Unsent::Stored => (Vec::new(), None),
     };
-    let (mut sent, mut row) = (0, 0);
+    let mut row = 0;
     loop {
-        sent += bodies.len();
         let delay_seconds = delay_seconds(host.now(), not_before);
         send_all(bodies, delay_seconds, queue).await.map_err(SendingError::Queue)?;
         if rows == Some(row) {
-            return Ok(sent);
+            return Ok(());
         }
-        bodies = match ledger.read_outbox(part, row, wanted).await.map_err(SendingError::Ledger)? {
+        bodies = match ledger.read_outbox(part, row).await.map_err(SendingError::Ledger)? {
             Some(bodies) => bodies,
-            None if rows.is_none() => return Ok(sent),
+            None if rows.is_none() => return Ok(()),
             // It has been cancelled in the meantime, or it must not be said to be sent.
             None => {
                 let cause = "a row of the outbox is missing".to_owned();
@@ -101,12 +99,12 @@ pub(crate) fn delay_seconds(now: Timestamp, not_before: Timestamp) -> u32 {
 /// Notes that every message of a part is stored, or gives the sending up for the next request to take over.
 pub(crate) async fn note_sent(
     part: &PartRef,
-    sent: Result<usize, SendingError>,
+    sent: Result<(), SendingError>,
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<(), Problem> {
     let noted = match sent {
-        Ok(_) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
+        Ok(()) => ledger.mark_enqueued(part, host.now()).await.map_err(SendingError::Ledger),
         Err(error) => Err(error),
     };
     let Err(error) = noted else { return Ok(()) };
@@ -129,7 +127,7 @@ pub(crate) async fn resume(
     let now = host.now();
     let held = ledger.hold_sending(part, now, now.plus_millis(SENDING_MS)).await;
     let Some(not_before) = held.map_err(|error| Problem::ledger(&error))? else { return Ok(false) };
-    let sent = send_part(part, Unsent::Stored(None), not_before, ledger, queue, host).await;
+    let sent = send_part(part, Unsent::Stored, not_before, ledger, queue, host).await;
     note_sent(part, sent, ledger, host).await?;
     Ok(true)
 }

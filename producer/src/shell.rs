@@ -14,13 +14,13 @@ use web_sys::{
 
 use crate::{
     Assets, Body, BodyError, Config, Host, KeyPages, MemoryBudget, Ports, Queue, RateLimiter, Request,
-    Response, ResponseBody, Settings, answer, upkeep,
+    Response, ResponseBody, Settings, answer,
 };
 
 /// The fetch handler.
 ///
-/// Exported by hand, as [`scheduled`] is, because `#[event(fetch)]` brings the crate's own requests, responses and errors,
-/// which are a fifth of the wasm. worker-build wires exports of these names.
+/// Exported by hand, because `#[event(fetch)]` brings the crate's own requests, responses and errors, which are a fifth of
+/// the wasm. worker-build wires an export of this name.
 ///
 /// # Errors
 ///
@@ -69,15 +69,6 @@ static MEMORY: MemoryBudget = MemoryBudget::new(64_000_000);
 fn wait_until(context: &JsValue, promise: &Promise) -> Result<(), JsValue> {
     let wait_until: Function = Reflect::get(context, &JsValue::from_str("waitUntil"))?.dyn_into()?;
     wait_until.call1(context, promise).map(drop)
-}
-
-/// The cron trigger's handler.
-#[wasm_bindgen]
-#[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub async fn scheduled(_event: JsValue, env: JsValue, _context: JsValue) {
-    if let Some((queue, ledger)) = bindings(&env) {
-        upkeep(&ledger, &queue, &Runtime).await;
-    }
 }
 
 fn bindings(env: &JsValue) -> Option<(DeletionQueue, SqlLedger<D1>)> {

@@ -73,6 +73,8 @@ pub enum Event<'a> {
         removed: usize,
         /// Overdue notices whose messages it has sent again.
         notices: usize,
+        /// Overdue sweeps whose messages it has sent again.
+        sweeps: usize,
         /// How long it took.
         duration_ms: u64,
     },

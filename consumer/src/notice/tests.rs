@@ -5,7 +5,7 @@ use futures::executor::block_on;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use ledger::{
     ClaimBatch, ClaimRequest, DeletionRecord, DeletionView, NewDeletion, NewPart, NoticeStats,
-    ProducerLedger, SqlLedger, SqliteDatabase,
+    ProducerLedger, SqlLedger, SqliteDatabase, UpkeepLedger,
 };
 use protocol::{DeletionId, Fence, ObjectKey, QueueMessage, RequestId, State, pack_keys};
 use serde_json::{Value, json};

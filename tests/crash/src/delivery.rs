@@ -98,24 +98,21 @@ impl Dispatcher {
         Self { agent: agent.into(), url: format!("http://{address}/") }
     }
 
-    /// The Worker itself, which hands batches to the Worker `consumer` of the same process, and sets off the cron trigger of
-    /// the Worker `producer`, where there is one.
+    /// The Worker itself, which hands batches to the Worker `consumer` of the same process, and sets off its cron trigger.
     ///
     /// # Errors
     /// When the crate is not in its repository.
-    pub fn worker(consumer: &str, producer: Option<&str>) -> Result<WorkerConfig> {
-        let to = |binding: &str, worker: &str| (binding.to_owned(), Binding::Worker(worker.to_owned()));
-        let producer = producer.map(|producer| to("PRODUCER", producer));
+    pub fn worker(consumer: &str) -> Result<WorkerConfig> {
         Ok(WorkerConfig {
             name: "dispatcher".to_owned(),
             modules: vec![root()?.join("tests/crash/src/dispatcher.js")],
             compatibility_date: "2026-11-01".to_owned(),
             compatibility_flags: vec!["service_binding_extra_handlers".to_owned()],
-            bindings: [to("CONSUMER", consumer)].into_iter().chain(producer).collect(),
+            bindings: vec![("CONSUMER".to_owned(), Binding::Worker(consumer.to_owned()))],
         })
     }
 
-    /// Sets off the producer's cron trigger, and waits until it is done.
+    /// Sets off the consumer's cron trigger, and waits until it is done.
     ///
     /// # Errors
     /// When it fails.

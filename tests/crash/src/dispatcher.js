@@ -1,8 +1,8 @@
-// Hands a batch to the consumer as a Queue would, and answers what became of each message; or sets off the producer's cron
-// trigger. Needs the compatibility flag `service_binding_extra_handlers`, which gives service bindings both handlers.
+// Hands a batch to the consumer as a Queue would, and answers what became of each message; or sets off its cron trigger.
+// Needs the compatibility flag `service_binding_extra_handlers`, which gives service bindings both handlers.
 export default {
   async fetch(request, env) {
-    if (new URL(request.url).pathname === "/cron") return Response.json(await env.PRODUCER.scheduled());
+    if (new URL(request.url).pathname === "/cron") return Response.json(await env.CONSUMER.scheduled());
     const { queue, messages } = await request.json();
     const batch = messages.map(({ id, timestamp, attempts, contentType, body }) => {
       const bytes = Uint8Array.fromBase64(body);

@@ -77,11 +77,7 @@ impl Pair {
             consumer.bindings.push(((*name).to_owned(), Binding::Text(value.clone())));
         }
         let config = Config {
-            workers: vec![
-                worker("producer", &producer)?,
-                consumer,
-                Dispatcher::worker("consumer", Some("producer"))?,
-            ],
+            workers: vec![worker("producer", &producer)?, consumer, Dispatcher::worker("consumer")?],
         };
         let workerd = Workerd::start(&config)?;
         Ok(Self { bucket, database, queue, workerd, clock })

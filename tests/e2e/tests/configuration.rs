@@ -74,6 +74,14 @@ fn the_rate_limit_has_the_name_and_the_period_that_the_code_knows() -> Result<()
 }
 
 #[test]
+fn upkeep_is_set_off_on_the_worker_that_does_it() -> Result<()> {
+    let crons = config(Worker::Consumer)?["triggers"]["crons"].clone();
+    assert_eq!(crons.as_array().map(Vec::len), Some(1), "{crons}");
+    assert!(!config(Worker::Producer)?.contains_key("triggers"), "it would call a handler that is not there");
+    Ok(())
+}
+
+#[test]
 fn the_platforms_traces_which_show_keys_are_off() -> Result<()> {
     for worker in Worker::ALL {
         let config = config(worker)?;

@@ -190,8 +190,9 @@ fn keys_of_16_mb_are_all_sent_once() {
     let part = PartRef::request(&accepted.body["id"].as_str().unwrap().parse().unwrap());
     let stored = world.queue.stored.borrow();
     for body in [stored.first(), stored.get(60), stored.last()].map(Option::unwrap) {
-        let wanted = [ChunkMessage::from_json(body).unwrap().chunk.chunk];
-        let piece = |piece| block_on(world.ledger.read_outbox(&part, piece, Some(&wanted))).unwrap();
+        let chunks = vec![ChunkMessage::from_json(body).unwrap().chunk.chunk];
+        let lost = LostPart { part: part.clone(), chunks };
+        let piece = |piece| block_on(world.ledger.read_lost(&lost, piece)).unwrap();
         assert_eq!((0..).map_while(piece).flatten().collect::<Vec<_>>(), std::slice::from_ref(body));
     }
 }

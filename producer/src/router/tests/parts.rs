@@ -189,18 +189,3 @@ fn what_is_cancelled_or_somebody_elses_takes_no_parts() {
     assert_eq!(world.put(&id, 2, &keys(0..1)).body["code"], "parts_closed");
     assert_eq!(world.seal(&id, 1, 5).body["code"], "deletion_cancelled");
 }
-
-#[test]
-fn what_is_never_sealed_is_cancelled_a_day_after_its_last_part() {
-    let world = World::new();
-    let id = world.begin();
-    world.host.now.set(DAY_MS / 2);
-    world.put(&id, 1, &keys(0..5));
-    world.host.now.set(DAY_MS + 1);
-    upkeep(&world);
-    let read = || world.get(&format!("/v1/deletions/{id}")).body["state"].clone();
-    assert_eq!(read(), "accepting");
-    world.host.now.set(2 * DAY_MS);
-    upkeep(&world);
-    assert_eq!(read(), "cancelled");
-}

@@ -41,7 +41,7 @@ impl Probe {
                 ("JOBS".to_owned(), queue.binding("jobs")),
             ],
         };
-        let workerd = Workerd::start(&Config { workers: vec![worker, Dispatcher::worker("probe", None)?] })?;
+        let workerd = Workerd::start(&Config { workers: vec![worker, Dispatcher::worker("probe")?] })?;
         Ok(Self { bucket, database, queue, workerd })
     }
 
