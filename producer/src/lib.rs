@@ -33,6 +33,8 @@ mod options;
 mod outbox;
 mod page;
 mod problem;
+#[cfg_attr(not(test), expect(dead_code, reason = "no request sweeps yet"))]
+mod project;
 mod put_part;
 mod query;
 mod queue;

@@ -210,7 +210,7 @@ where
         Access::Open(OpenCall::Readyz) => return readyz(*config, *ledger, *queue).await,
         Access::AnyOf(roles, call) => (roles, call),
     };
-    let Config { tokens, protected } = config.map_err(|cause| not_configured(cause, *host))?;
+    let Config { tokens, protected, .. } = config.map_err(|cause| not_configured(cause, *host))?;
     let principal = match (tokens.authenticate(request.authorization.as_deref()), &request.client_address) {
         (Ok(principal), _) => principal,
         (Err(refused), None) => return Err(refused),
