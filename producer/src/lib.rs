@@ -16,6 +16,7 @@ mod auth;
 mod body;
 mod config;
 mod fields;
+mod findings;
 mod health;
 mod hex;
 mod host;
