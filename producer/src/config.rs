@@ -36,13 +36,11 @@ pub struct Config {
     /// What nobody may delete.
     pub(crate) protected: ProtectedPrefixes,
     /// What may be deleted by its beginning.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no request sweeps yet"))]
     pub(crate) sweeps: SweepRules,
 }
 
 /// What a deployment says of deleting by the beginning of keys.
 #[derive(Debug, Default)]
-#[cfg_attr(not(test), expect(dead_code, reason = "no request sweeps yet"))]
 pub(crate) struct SweepRules {
     /// How the keys of a project begin.
     pub(crate) projects: ProjectTemplates,
@@ -96,6 +94,11 @@ impl ProtectedPrefixes {
     /// Whether the key begins with one of them, byte for byte.
     pub(crate) fn protect(&self, key: &ObjectKey<'_>) -> bool {
         self.0.iter().any(|prefix| key.as_str().starts_with(prefix.as_str()))
+    }
+
+    /// Whether there can be a key that begins with this and with one of them.
+    pub(crate) fn overlap(&self, beginning: &str) -> bool {
+        self.0.iter().any(|prefix| beginning.starts_with(prefix.as_str()) || prefix.starts_with(beginning))
     }
 }
 

@@ -111,6 +111,14 @@ impl Place {
         FieldError { pointer, detail }
     }
 
+    /// Where something is that the request says beside keys: a member, or a parameter.
+    pub(crate) fn option(self, name: &str) -> String {
+        match self {
+            Self::Element => format!("#/{name}"),
+            Self::Line => format!("?{name}"),
+        }
+    }
+
     /// Where all the keys are.
     fn all(self) -> String {
         match self {

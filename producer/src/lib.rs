@@ -34,7 +34,6 @@ mod options;
 mod outbox;
 mod page;
 mod problem;
-#[cfg_attr(not(test), expect(dead_code, reason = "no request sweeps yet"))]
 mod project;
 mod put_part;
 mod query;
@@ -51,6 +50,8 @@ mod shell;
 #[cfg(target_arch = "wasm32")]
 mod start;
 mod stats;
+#[cfg_attr(not(test), expect(dead_code, reason = "no request sweeps yet"))]
+mod sweep;
 mod upkeep;
 mod view;
 mod wait;

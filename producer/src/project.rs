@@ -4,9 +4,9 @@ use crate::config::parse_list;
 
 /// How the keys of a project begin, whichever project it is: the setting `PROJECT_TEMPLATES`.
 ///
-/// Whose key it is must be readable off the key. An id has no separator in it, and in a template a separator comes right
-/// behind it, so that a key is at most one project's by each template: 12 never matches 123. Two templates can still read
-/// one key differently, which is why not every id is one that can be expanded, see [`expand`](Self::expand).
+/// Whose key it is must be readable off the key. An id has no separator in it, and in a template a separator comes
+/// right behind it, so that a key is at most one project's by each template: 12 never matches 123. Two templates can
+/// still read one key differently, which is why not every id is one that can be expanded, see [`expand`](Self::expand).
 #[derive(Debug, Default)]
 pub(crate) struct ProjectTemplates {
     templates: Vec<Template>,
@@ -23,20 +23,20 @@ struct Template {
     tail: String,
 }
 
-/// What parts of a key are told apart by: the punctuation that names are put together with. No letter or digit is among them, so
-/// that none can go on with an id that was to be over; `-` alone is usual within ids, too.
+/// What parts of a key are told apart by: the punctuation that names are put together with. No letter or digit is among
+/// them, so that none can go on with an id that was to be over; `-` alone is usual within ids, too.
 const SEPARATORS: [char; 5] = ['/', '_', '-', '.', ':'];
 
-/// Whether a text ends in a separator. As a prefix it then matches nothing that merely goes on with its last name, as `proj_4`
-/// does `proj_42/`.
+/// Whether a text ends in a separator. As a prefix it then matches nothing that merely goes on with its last name, as
+/// `proj_4` does `proj_42/`.
 pub(crate) fn ends_in_separator(text: &str) -> bool {
     text.ends_with(SEPARATORS)
 }
 
 const SETTING: &str = "PROJECT_TEMPLATES";
 
-/// Most templates of a deployment. Ours: each is a prefix of its own in every request for a project, and all are compared with
-/// each other.
+/// Most templates of a deployment. Ours: each is a prefix of its own in every request for a project, and all are
+/// compared with each other.
 const TEMPLATES_MAX: usize = 20;
 
 /// Longest id of a project, in characters.
@@ -75,8 +75,8 @@ impl ProjectTemplates {
     ///
     /// What is wrong with the id, for the caller. It must be one that each of the prefixes matches the keys of alone:
     ///
-    /// 1. No prefix is how a template begins: with `proj_{id}_` and `proj_proj_{id}_`, that of `proj` would match every project.
-    ///    So such a word is no project's id, and what looks like its keys is another's.
+    /// 1. No prefix is how a template begins: with `proj_{id}_` and `proj_proj_{id}_`, that of `proj` would match every
+    ///    project. So such a word is no project's id, and what looks like its keys is another's.
     /// 2. No prefix matches a key that is another project's by any template.
     pub(crate) fn expand(&self, id: &str) -> Result<Vec<String>, String> {
         if self.templates.is_empty() {
@@ -97,8 +97,8 @@ impl ProjectTemplates {
             let others = self.templates.iter().filter_map(|template| self.reached_by(prefix, template));
             if let Some(other) = others.into_iter().find(|&other| other != id && self.is_id(other)) {
                 return Err(format!(
-                    "by {SETTING} the keys of this project and those of {other:?} cannot be told apart: a prefix of the one \
-                     would match the other, too"
+                    "by {SETTING} the keys of this project and those of {other:?} cannot be told apart: a prefix of \
+                     the one would match the other, too"
                 ));
             }
         }
@@ -117,8 +117,8 @@ impl ProjectTemplates {
         prefixes.iter().any(reaches)
     }
 
-    /// The text in the place of a template's id, where there are keys by this template that a prefix matches. The prefix is an
-    /// expansion that is no part of the head, so that its last separator is behind that text.
+    /// The text in the place of a template's id, where there are keys by this template that a prefix matches. The
+    /// prefix is an expansion that is no part of the head, so that its last separator is behind that text.
     fn reached_by<'p>(&self, prefix: &'p str, Template { head, tail }: &Template) -> Option<&'p str> {
         let rest = prefix.strip_prefix(head.as_str())?;
         let end = rest.bytes().position(|byte| !self.is_in_ids(byte))?;
@@ -143,8 +143,8 @@ impl ProjectTemplates {
     fn form(&self) -> String {
         let dash = if self.ends_by_dash { "; no -, because a template ends an id by it" } else { " or -" };
         format!(
-            "a project's id has 1 to {ID_CHARACTERS_MAX} characters of A-Z a-z 0-9{dash}. It is no pattern, and has no separator in \
-             it: either could match other projects"
+            "a project's id has 1 to {ID_CHARACTERS_MAX} characters of A-Z a-z 0-9{dash}. It is no pattern, and has no \
+             separator in it: either could match other projects"
         )
     }
 }
@@ -358,8 +358,8 @@ mod tests {
             self.ids_within(key).into_iter().filter(is_of).collect()
         }
 
-        /// Whether there are keys of another project that some key of this one is the beginning of, or the other way round:
-        /// the only way for a prefix to match both.
+        /// Whether there are keys of another project that some key of this one is the beginning of, or the other way
+        /// round: the only way for a prefix to match both.
         fn is_entangled(&self, id: &str) -> bool {
             let expansions = |id: &str| -> Vec<String> {
                 self.0.iter().map(|(head, tail)| format!("{head}{id}{tail}")).collect()
@@ -401,7 +401,8 @@ mod tests {
                     let key = by.get(&texts).replace("{id}", id) + &rest;
                     let owners = reference.owners(&key);
                     prop_assert_eq!(matches(&key), owners.contains(&ids.0), "{} of {:?}", key, owners);
-                    prop_assert!(!matches(&key) || owners.iter().all(|owner| *owner == ids.0), "{} of {:?}", key, owners);
+                    let only_own = owners.iter().all(|owner| *owner == ids.0);
+                    prop_assert!(!matches(&key) || only_own, "{} of {:?}", key, owners);
                 }
             }
         }
