@@ -25,12 +25,16 @@ struct Template {
 
 /// What parts of a key are told apart by: the punctuation that names are put together with. No letter or digit is among
 /// them, so that none can go on with an id that was to be over; `-` alone is usual within ids, too.
-const SEPARATORS: [char; 5] = ['/', '_', '-', '.', ':'];
+const SEPARATORS: &[u8] = b"/_-.:";
 
 /// Whether a text ends in a separator. As a prefix it then matches nothing that merely goes on with its last name, as
 /// `proj_4` does `proj_42/`.
 pub(crate) fn ends_in_separator(text: &str) -> bool {
-    text.ends_with(SEPARATORS)
+    text.bytes().next_back().is_some_and(is_separator)
+}
+
+fn is_separator(byte: u8) -> bool {
+    SEPARATORS.contains(&byte)
 }
 
 const SETTING: &str = "PROJECT_TEMPLATES";
@@ -155,16 +159,16 @@ impl Template {
         const BRACES: &str = "must have {id} in it exactly once, and no other brace";
         let (head, rest) = text.split_once('{').ok_or(BRACES)?;
         let tail = rest.strip_prefix("id}").ok_or(BRACES)?;
-        if head.contains('}') || tail.contains(['{', '}']) {
+        if [head, tail].iter().any(|text| text.bytes().any(|byte| matches!(byte, b'{' | b'}'))) {
             return Err(BRACES);
         }
-        if !tail.starts_with(SEPARATORS) {
+        if !tail.bytes().next().is_some_and(is_separator) {
             return Err("must have one of / _ - . : right behind {id}, so that 12 does not match 123");
         }
         if !ends_in_separator(tail) {
             return Err("must end in one of / _ - . :, so that it does not match the beginning of a name");
         }
-        if text.contains(char::is_control) {
+        if text.chars().any(char::is_control) {
             return Err("has a control character in it");
         }
         if head.len() + ID_CHARACTERS_MAX + tail.len() > KEY_BYTES_MAX {
