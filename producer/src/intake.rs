@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -141,8 +142,12 @@ pub(crate) struct Taken {
 pub(crate) fn read_key(json: &[u8]) -> Result<ObjectKey<'_>, String> {
     // As text, as all JSON here; a line is looked at alone, so that its number is known.
     let json = std::str::from_utf8(json).map_err(|_| "expected UTF-8".to_owned())?;
-    let Text(text) = serde_json::from_str(json).map_err(|error| explain(&error))?;
-    ObjectKey::parse(text).map_err(|error| error.to_string())
+    ObjectKey::parse(read_string(json)?).map_err(|error| error.to_string())
+}
+
+/// Reads a JSON text as a string, or says what is wrong with it.
+pub(crate) fn read_string(json: &str) -> Result<Cow<'_, str>, String> {
+    serde_json::from_str(json).map(|Text(text)| text).map_err(|error| explain(&error))
 }
 
 /// What serde puts behind its texts.

@@ -50,7 +50,6 @@ mod shell;
 #[cfg(target_arch = "wasm32")]
 mod start;
 mod stats;
-#[cfg_attr(not(test), expect(dead_code, reason = "no request sweeps yet"))]
 mod sweep;
 mod upkeep;
 mod view;

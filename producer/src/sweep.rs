@@ -5,10 +5,13 @@ use protocol::limits::{KEY_BYTES_MAX, PREFIXES_MAX};
 
 use crate::auth::Role;
 use crate::findings::Findings;
-use crate::intake::Place;
+use crate::intake::{Place, read_string};
+use crate::options::wrong;
+use crate::page::invalid;
 use crate::problem::{FieldError, Problem};
 use crate::project::ends_in_separator;
 use crate::scope::Scope;
+use crate::wire::{WireKeys, WireSweep};
 
 /// What a request wants deleted by the beginning of its keys, and how.
 #[derive(Default, PartialEq, Eq)]
@@ -34,7 +37,63 @@ impl fmt::Debug for Sweep {
     }
 }
 
+/// Most objects that can be said to be too many: the largest whole number that every reader of JSON has exactly.
+const OBJECTS_MAX: u64 = (1 << 53) - 1;
+
+const MAX_OBJECTS: &str = "a whole number of objects from 1 to 9007199254740991";
+const _: () = assert!(OBJECTS_MAX == 9_007_199_254_740_991);
+
 impl Sweep {
+    /// Reads what a body said; 422.
+    pub(crate) fn from_json(wire: WireSweep<'_>) -> Result<Self, Problem> {
+        let WireSweep { prefixes, project, max_objects, dry_run, verify, plan } = wire;
+        if max_objects.is_some_and(|objects| !is_limit(objects)) {
+            return Err(wrong("#/max_objects", format!("expected {MAX_OBJECTS}")));
+        }
+        Ok(Self {
+            prefixes: prefixes.as_ref().map(read_prefixes).transpose()?.unwrap_or_default(),
+            project: project.map(|project| project.0.into_owned()),
+            max_objects,
+            dry_run: dry_run.unwrap_or_default(),
+            verify: verify.unwrap_or_default(),
+            plan,
+        })
+    }
+
+    /// Takes in a parameter of a query; `false` when it is none of a sweep's. 422 for a wrong value.
+    pub(crate) fn take_parameter(&mut self, name: &str, value: &str) -> Result<bool, Problem> {
+        let read_switch = || value.parse().map_err(|_| invalid(name, "true or false"));
+        match name {
+            "project" => self.project = Some(value.to_owned()),
+            "max_objects" => {
+                let objects = value.parse().ok().filter(|&objects| is_limit(objects));
+                self.max_objects = Some(objects.ok_or_else(|| invalid(name, MAX_OBJECTS))?);
+            }
+            "dry_run" => self.dry_run = read_switch()?,
+            "verify" => self.verify = read_switch()?,
+            "plan" => self.plan = Some(value.parse().map_err(|_| invalid(name, "the id of a deletion"))?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// 422 for all that is more than nothing, or what else is wrong with it: there is nobody yet to carry it out, and a
+    /// request is not to be accepted without a part of it.
+    pub(crate) fn refuse(&self, scope: Scope<'_>, place: Place) -> Result<(), Problem> {
+        let Self { prefixes, project, max_objects, dry_run, verify, plan } = self;
+        let said = [
+            (!prefixes.is_empty(), "prefixes"),
+            (project.is_some(), "project"),
+            (max_objects.is_some(), "max_objects"),
+            (*dry_run, "dry_run"),
+            (*verify, "verify"),
+            (plan.is_some(), "plan"),
+        ];
+        let Some((_, name)) = said.into_iter().find(|(is_said, _)| *is_said) else { return Ok(()) };
+        self.admit(scope, place)?;
+        Err(wrong(&place.option(name), "expected nothing: this version deletes by key only".to_owned()))
+    }
+
     /// Whether it asks for anything to be deleted.
     pub(crate) fn is_asked_for(&self) -> bool {
         !self.prefixes.is_empty() || self.project.is_some() || self.plan.is_some()
@@ -111,13 +170,34 @@ impl Sweep {
     }
 }
 
+fn is_limit(objects: u64) -> bool {
+    (1..=OBJECTS_MAX).contains(&objects)
+}
+
+/// Reads the elements of `prefixes` as strings; 422 with a pointer to each that is none.
+fn read_prefixes(WireKeys { first, count }: &WireKeys<'_>) -> Result<Vec<String>, Problem> {
+    if *count == 0 {
+        return Err(wrong("#/prefixes", "name at least one prefix".to_owned()));
+    }
+    if *count > PREFIXES_MAX {
+        return Err(too_many(*count));
+    }
+    let (mut prefixes, mut wrong) = (Vec::new(), Findings::default());
+    for (at, json) in first.iter().enumerate() {
+        match read_string(json.get()) {
+            Ok(prefix) => prefixes.push(prefix.into_owned()),
+            Err(detail) => wrong.add_invalid(|| FieldError { pointer: format!("#/prefixes/{at}"), detail }),
+        }
+    }
+    wrong.into_result("prefixes").map(|()| prefixes)
+}
+
 /// 422 for so many prefixes.
-pub(crate) fn too_many(count: usize) -> Problem {
+fn too_many(count: usize) -> Problem {
     let detail = format!(
         "{count} prefixes, those of the project among them, and a request has at most {PREFIXES_MAX}"
     );
-    let errors = vec![FieldError { pointer: "#/prefixes".to_owned(), detail }];
-    Problem::validation("The request names too many prefixes. Nothing was accepted.", errors)
+    wrong("#/prefixes", detail)
 }
 
 /// The prefixes that match the same keys without those that are within another, in their order.
@@ -141,6 +221,7 @@ mod tests {
     use crate::auth::hex_digest;
     use crate::config::{Config, Settings};
     use crate::scope::Forbidden;
+    use crate::wire::WireRequest;
 
     /// A deployment with the token `sweeper`, which has these prefixes.
     fn config(token_prefixes: Option<&[String]>, protected: &[String], whole_bucket: bool) -> Config {
@@ -326,6 +407,39 @@ mod tests {
         }
         let wrong = Sweep { prefixes: vec!["tmp".to_owned(); 100], ..Sweep::default() };
         assert_eq!(admit(&wrong).unwrap_err()["errors"].as_array().unwrap().len(), 20);
+    }
+
+    #[test]
+    fn a_sweep_is_read_from_a_body() {
+        let read = |body: &Value| {
+            let body = body.to_string();
+            Sweep::from_json(WireRequest::from_json(&body).map_err(|(error, _)| error).unwrap().sweep)
+        };
+        let plan = "del_01kaszq5m0zzzzzzzzzzzzzzzz";
+        let body = json!({
+            "prefixes": ["a/", "\u{e9}\"/", ""], "project": "42", "max_objects": 9_007_199_254_740_991_u64,
+            "dry_run": true, "verify": true, "plan": plan,
+        });
+        let expected = Sweep {
+            prefixes: texts(&["a/", "\u{e9}\"/", ""]),
+            project: Some("42".to_owned()),
+            max_objects: Some((1 << 53) - 1),
+            dry_run: true,
+            verify: true,
+            plan: Some(plan.parse().unwrap()),
+        };
+        assert_eq!(read(&body), Ok(expected));
+        assert_eq!(
+            read(&json!({"objectKeys": ["a"], "dry_run": false, "verify": false})),
+            Ok(Sweep::default())
+        );
+        let many = |count: usize| json!({ "prefixes": vec!["a/"; count] });
+        assert_eq!(read(&many(100)).unwrap().prefixes.len(), 100);
+        assert!(body_of(read(&many(101))).contains("101 prefixes"));
+    }
+
+    fn body_of(refused: Result<Sweep, Problem>) -> String {
+        body(refused.unwrap_err()).to_string()
     }
 
     #[test]
