@@ -106,7 +106,8 @@ async fn fill_and_send<L: ProducerLedger>(
     let &Ports { ledger, queue, host, .. } = ports;
     // (3) Read.
     let received = incoming.receive(scope, outbox, host).await?;
-    let Received { options: Options { delay_seconds, fence, labels }, taken, fingerprint, body } = received;
+    let Received { options: Options { delay_seconds, fence, labels, sweep: _ }, taken, fingerprint, body } =
+        received;
     reservation.shrink(WORKING_BYTES_MAX + body.len());
 
     // (4) Seen before.

@@ -146,8 +146,13 @@ impl<'a> Principal<'a> {
 
     /// Whether the token may delete this key: whether the key begins with one of the token's prefixes, byte for byte.
     pub(crate) fn may_delete(self, key: &ObjectKey<'_>) -> bool {
+        self.may_sweep(key.as_str())
+    }
+
+    /// Whether the token may delete every key that begins so: whether they all begin with one of its prefixes.
+    pub(crate) fn may_sweep(self, beginning: &str) -> bool {
         match &self.0.prefixes {
-            Some(prefixes) => prefixes.iter().any(|prefix| key.as_str().starts_with(prefix.as_str())),
+            Some(prefixes) => prefixes.iter().any(|prefix| beginning.starts_with(prefix.as_str())),
             None => true,
         }
     }

@@ -16,6 +16,7 @@ use crate::outbox::OutboxWriter;
 use crate::page::refuse_all;
 use crate::problem::{FieldError, Problem, ProblemCode};
 use crate::scope::Scope;
+use crate::sweep::Sweep;
 use crate::wire::WireRequest;
 
 /// A request's body that has not been read yet, and what is said about it.
@@ -133,10 +134,11 @@ impl<'q, B: Body> Incoming<'q, B> {
         while reader.read().await? {}
         let fingerprint = reader.fingerprint();
 
-        let WireRequest { object_keys, delay_seconds, fence, labels } =
+        let WireRequest { object_keys, delay_seconds, fence, labels, sweep } =
             WireRequest::from_json(text(&reader.buffer)?)
                 .map_err(|(error, pointer)| explain(&error, &pointer))?;
-        let options = Options::from_json(delay_seconds, fence, labels.parse()?)?;
+        let options = Options::from_json(delay_seconds, fence, labels.parse()?, Sweep::from_json(sweep)?)?;
+        options.sweep.refuse(scope, Place::Element)?;
         outbox.set_fence(options.sent_fence());
         let Some(object_keys) = object_keys else {
             if keeps_body {
@@ -168,6 +170,7 @@ impl<'q, B: Body> Incoming<'q, B> {
         host: &impl Host,
     ) -> Result<Received, Problem> {
         let options = Options::from_query(self.query)?;
+        options.sweep.refuse(scope, Place::Line)?;
         outbox.set_fence(options.sent_fence());
         let mut reader = Reader::new(self);
         let mut intake = Intake::new(scope, Place::Line, host.random());

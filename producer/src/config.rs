@@ -4,6 +4,7 @@ use protocol::ObjectKey;
 use serde::de::DeserializeOwned;
 
 use crate::auth::Tokens;
+use crate::project::ProjectTemplates;
 
 /// What the producer is set up with, as texts; `None` where nothing is set.
 #[derive(Clone, Default)]
@@ -14,6 +15,10 @@ pub struct Settings {
     pub api_tokens: Option<String>,
     /// The variable `PROTECTED_PREFIXES`.
     pub protected_prefixes: Option<String>,
+    /// The variable `PROJECT_TEMPLATES`.
+    pub project_templates: Option<String>,
+    /// The variable `ALLOW_WHOLE_BUCKET_SWEEPS`.
+    pub allow_whole_bucket_sweeps: Option<String>,
 }
 
 impl fmt::Debug for Settings {
@@ -30,6 +35,17 @@ pub struct Config {
     pub(crate) tokens: Tokens,
     /// What nobody may delete.
     pub(crate) protected: ProtectedPrefixes,
+    /// What may be deleted by its beginning.
+    pub(crate) sweeps: SweepRules,
+}
+
+/// What a deployment says of deleting by the beginning of keys.
+#[derive(Debug, Default)]
+pub(crate) struct SweepRules {
+    /// How the keys of a project begin.
+    pub(crate) projects: ProjectTemplates,
+    /// Whether the beginning of every key, which is none, may be named.
+    pub(crate) whole_bucket: bool,
 }
 
 impl Config {
@@ -40,10 +56,23 @@ impl Config {
     /// What is wrong with them, for the operator's log: no secret is in it. Nothing may be done then: a key that was to be
     /// protected could be deleted.
     pub fn parse(settings: &Settings) -> Result<Self, String> {
-        let Settings { api_token, api_tokens, protected_prefixes } = settings;
+        let Settings {
+            api_token,
+            api_tokens,
+            protected_prefixes,
+            project_templates,
+            allow_whole_bucket_sweeps,
+        } = settings;
         Ok(Self {
             tokens: Tokens::from_secrets(api_token.as_deref(), api_tokens.as_deref())?,
             protected: ProtectedPrefixes::parse(protected_prefixes.as_deref())?,
+            sweeps: SweepRules {
+                projects: ProjectTemplates::parse(project_templates.as_deref())?,
+                whole_bucket: parse_switch(
+                    "ALLOW_WHOLE_BUCKET_SWEEPS",
+                    allow_whole_bucket_sweeps.as_deref(),
+                )?,
+            },
         })
     }
 }
@@ -65,6 +94,20 @@ impl ProtectedPrefixes {
     /// Whether the key begins with one of them, byte for byte.
     pub(crate) fn protect(&self, key: &ObjectKey<'_>) -> bool {
         self.0.iter().any(|prefix| key.as_str().starts_with(prefix.as_str()))
+    }
+
+    /// Whether there can be a key that begins with this and with one of them.
+    pub(crate) fn overlap(&self, beginning: &str) -> bool {
+        self.0.iter().any(|prefix| beginning.starts_with(prefix.as_str()) || prefix.starts_with(beginning))
+    }
+}
+
+/// Reads a setting that is on or off, and off where it is not set.
+fn parse_switch(name: &str, text: Option<&str>) -> Result<bool, String> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(format!("{name}: expected \"true\" or \"false\"")),
     }
 }
 
@@ -121,6 +164,39 @@ mod tests {
         ] {
             let error = parse(list).unwrap_err();
             assert!(error.starts_with("PROTECTED_PREFIXES: ") && error.contains(says), "{list}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_templates_of_a_deployment_are_a_setting() {
+        let parse = |list: &str| {
+            Config::parse(&Settings {
+                api_token: Some("s3cret".to_owned()),
+                project_templates: Some(list.to_owned()),
+                ..Settings::default()
+            })
+        };
+        let config = parse(r#"["proj_{id}/"]"#).unwrap();
+        assert_eq!(config.sweeps.projects.expand("42"), Ok(vec!["proj_42/".to_owned()]));
+        let error = parse(r#"["proj_{id}"]"#).unwrap_err();
+        assert!(error.starts_with("PROJECT_TEMPLATES: template 1 "), "{error}");
+    }
+
+    #[test]
+    fn whole_buckets_are_swept_only_where_that_is_said_in_so_many_words() {
+        let parse = |text: Option<&str>| {
+            Config::parse(&Settings {
+                api_token: Some("s3cret".to_owned()),
+                allow_whole_bucket_sweeps: text.map(str::to_owned),
+                ..Settings::default()
+            })
+        };
+        for (text, allowed) in [(None, false), (Some("false"), false), (Some("true"), true)] {
+            assert_eq!(parse(text).unwrap().sweeps.whole_bucket, allowed, "{text:?}");
+        }
+        for text in ["", " ", "True", "true ", "1", "yes", "\"true\"", "null", "[]"] {
+            let error = parse(Some(text)).unwrap_err();
+            assert_eq!(error, "ALLOW_WHOLE_BUCKET_SWEEPS: expected \"true\" or \"false\"", "{text}");
         }
     }
 

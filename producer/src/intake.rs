@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -5,8 +6,9 @@ use protocol::ObjectKey;
 use protocol::limits::REQUEST_KEYS_MAX;
 use siphasher::sip128::SipHasher13;
 
-use crate::problem::{ERRORS_LISTED_MAX, FieldError, Problem, ProblemCode};
-use crate::scope::{Forbidden, Scope};
+use crate::findings::Findings;
+use crate::problem::{FieldError, Problem, ProblemCode};
+use crate::scope::Scope;
 use crate::wire::Text;
 
 /// Takes in the keys of a request as they come, one after another, and says of each whether it is to be deleted.
@@ -21,9 +23,7 @@ pub(crate) struct Intake<'a> {
     /// How many keys were named.
     asked: usize,
     duplicates: usize,
-    invalid: Findings,
-    protected: Findings,
-    not_allowed: Findings,
+    wrong: Findings,
 }
 
 /// How an error says which key it is about.
@@ -38,18 +38,8 @@ pub(crate) enum Place {
 impl<'a> Intake<'a> {
     /// Of a request by somebody who may delete what is in `scope`. `secret` is a random number that nobody else knows.
     pub(crate) fn new(scope: Scope<'a>, place: Place, secret: u128) -> Self {
-        let (invalid, protected, not_allowed) =
-            (Findings::default(), Findings::default(), Findings::default());
-        Self {
-            scope,
-            place,
-            seen: KeySet::new(secret),
-            asked: 0,
-            duplicates: 0,
-            invalid,
-            protected,
-            not_allowed,
-        }
+        let (seen, wrong) = (KeySet::new(secret), Findings::default());
+        Self { scope, place, seen, asked: 0, duplicates: 0, wrong }
     }
 
     /// Takes in a JSON text that should be a key, which is at this place of the request. The key comes back when it is to be
@@ -62,7 +52,7 @@ impl<'a> Intake<'a> {
         match read_key(json) {
             Ok(key) => self.admit(key, at),
             Err(detail) => {
-                self.invalid.add(|| self.place.error(at, detail));
+                self.wrong.add_invalid(|| self.place.error(at, detail));
                 None
             }
         }
@@ -71,13 +61,13 @@ impl<'a> Intake<'a> {
     /// Notes a text that is no key.
     pub(crate) fn refuse<'k>(&mut self, at: usize, detail: &str) -> Option<ObjectKey<'k>> {
         self.asked += 1;
-        self.invalid.add(|| self.place.error(at, detail.to_owned()));
+        self.wrong.add_invalid(|| self.place.error(at, detail.to_owned()));
         None
     }
 
     /// What was taken in, or what is wrong with it: 413, 422 or 403.
     pub(crate) fn finish(self) -> Result<Taken, Problem> {
-        let Self { asked, duplicates, invalid, protected, not_allowed, place, .. } = self;
+        let Self { asked, duplicates, wrong, place, .. } = self;
         if asked == 0 {
             let (pointer, detail) = (place.all(), "name at least one key".to_owned());
             let errors = vec![FieldError { pointer, detail }];
@@ -86,24 +76,15 @@ impl<'a> Intake<'a> {
         if asked > REQUEST_KEYS_MAX {
             return Err(too_many(asked));
         }
-        invalid.into_result(ProblemCode::ValidationFailed, "invalid")?;
-        // What is protected is said before what the token may not delete: no other token would help.
-        protected.into_result(ProblemCode::KeyProtected, "protected")?;
-        let not_allowed =
-            not_allowed.into_result(ProblemCode::KeyNotAllowed, "outside of what the token may delete");
-        not_allowed.map_err(|problem| problem.with_challenge(", error=\"insufficient_scope\""))?;
+        wrong.into_result("keys")?;
         Ok(Taken { keys: asked - duplicates, duplicates })
     }
 
     fn admit<'k>(&mut self, key: ObjectKey<'k>, at: usize) -> Option<ObjectKey<'k>> {
         let Some(forbidden) = self.scope.forbid(&key) else {
-            return Some(key).filter(|key| self.is_clean() && self.is_new(key));
+            return Some(key).filter(|key| self.wrong.is_empty() && self.is_new(key));
         };
-        let findings = match forbidden {
-            Forbidden::Protected => &mut self.protected,
-            Forbidden::NotAllowed => &mut self.not_allowed,
-        };
-        findings.add(|| self.place.error(at, forbidden.detail().to_owned()));
+        self.wrong.add_forbidden(forbidden, || self.place.error(at, forbidden.detail().to_owned()));
         None
     }
 
@@ -111,10 +92,6 @@ impl<'a> Intake<'a> {
         let is_new = self.seen.insert(key);
         self.duplicates += usize::from(!is_new);
         is_new
-    }
-
-    fn is_clean(&self) -> bool {
-        self.invalid.count + self.protected.count + self.not_allowed.count == 0
     }
 }
 
@@ -135,6 +112,14 @@ impl Place {
         FieldError { pointer, detail }
     }
 
+    /// Where something is that the request says beside keys: a member, or a parameter.
+    pub(crate) fn option(self, name: &str) -> String {
+        match self {
+            Self::Element => format!("#/{name}"),
+            Self::Line => format!("?{name}"),
+        }
+    }
+
     /// Where all the keys are.
     fn all(self) -> String {
         match self {
@@ -153,40 +138,16 @@ pub(crate) struct Taken {
     pub(crate) duplicates: usize,
 }
 
-/// One kind of thing that is wrong with keys: the first of them are listed, and all are counted.
-#[derive(Debug, Default)]
-struct Findings {
-    count: usize,
-    listed: Vec<FieldError>,
-}
-
-impl Findings {
-    fn add(&mut self, error: impl FnOnce() -> FieldError) {
-        self.count += 1;
-        if self.listed.len() < ERRORS_LISTED_MAX {
-            self.listed.push(error());
-        }
-    }
-
-    fn into_result(self, code: ProblemCode, what: &str) -> Result<(), Problem> {
-        let Self { count, listed } = self;
-        if count == 0 {
-            return Ok(());
-        }
-        let are = if count == 1 { "is" } else { "are" };
-        let first =
-            if count > listed.len() { format!(", the first {} listed", listed.len()) } else { String::new() };
-        let detail = format!("{count} of the keys {are} {what}{first}. Nothing was accepted.");
-        Err(Problem::new(code, detail).with_errors(listed))
-    }
-}
-
 /// Reads a JSON text as a key, or says what is wrong with it.
 pub(crate) fn read_key(json: &[u8]) -> Result<ObjectKey<'_>, String> {
     // As text, as all JSON here; a line is looked at alone, so that its number is known.
     let json = std::str::from_utf8(json).map_err(|_| "expected UTF-8".to_owned())?;
-    let Text(text) = serde_json::from_str(json).map_err(|error| explain(&error))?;
-    ObjectKey::parse(text).map_err(|error| error.to_string())
+    ObjectKey::parse(read_string(json)?).map_err(|error| error.to_string())
+}
+
+/// Reads a JSON text as a string, or says what is wrong with it.
+pub(crate) fn read_string(json: &str) -> Result<Cow<'_, str>, String> {
+    serde_json::from_str(json).map(|Text(text)| text).map_err(|error| explain(&error))
 }
 
 /// What serde puts behind its texts.

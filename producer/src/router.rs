@@ -210,7 +210,7 @@ where
         Access::Open(OpenCall::Readyz) => return readyz(*config, *ledger, *queue).await,
         Access::AnyOf(roles, call) => (roles, call),
     };
-    let Config { tokens, protected } = config.map_err(|cause| not_configured(cause, *host))?;
+    let Config { tokens, protected, sweeps } = config.map_err(|cause| not_configured(cause, *host))?;
     let principal = match (tokens.authenticate(request.authorization.as_deref()), &request.client_address) {
         (Ok(principal), _) => principal,
         (Err(refused), None) => return Err(refused),
@@ -221,7 +221,7 @@ where
     };
     check_rate(Caller::Token(principal.name()), *limiter, *host).await?;
     principal.require_any(roles)?;
-    let scope = Scope { principal, protected };
+    let scope = Scope { principal, protected, sweeps };
     match call {
         Call::DeleteAndWait => delete_and_wait(request, query, scope, request_id, ports).await,
         Call::CreateDeletion => accept(request, query, scope, request_id, ports).await,

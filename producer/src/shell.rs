@@ -86,14 +86,17 @@ fn settings(env: &JsValue) -> Result<Settings, String> {
     Ok(Settings {
         // What is no text is no token: `null` would be one that anybody guesses.
         api_token: setting(env, "API_TOKEN")?.and_then(|token| token.as_string()),
-        api_tokens: list(env, "API_TOKENS")?,
-        protected_prefixes: list(env, "PROTECTED_PREFIXES")?,
+        api_tokens: text_or_json(env, "API_TOKENS")?,
+        protected_prefixes: text_or_json(env, "PROTECTED_PREFIXES")?,
+        project_templates: text_or_json(env, "PROJECT_TEMPLATES")?,
+        // wrangler's `true` counts as "true".
+        allow_whole_bucket_sweeps: text_or_json(env, "ALLOW_WHOLE_BUCKET_SWEEPS")?,
     })
 }
 
-/// A setting that is a list in JSON. What wrangler's file gives as a list arrives as one, and counts as its JSON: it must
-/// not be taken for a setting that is not there.
-fn list(env: &JsValue, name: &str) -> Result<Option<String>, String> {
+/// A setting as a text. What wrangler's file gives as a list arrives as one, and counts as its JSON: it must not be taken for
+/// a setting that is not there.
+fn text_or_json(env: &JsValue, name: &str) -> Result<Option<String>, String> {
     let to_json = |value| JSON::stringify(&value).map(String::from).map_err(|_| unreadable(name));
     setting(env, name)?.map(|value| value.as_string().map_or_else(|| to_json(value), Ok)).transpose()
 }

@@ -5,25 +5,37 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use protocol::Fence;
-use protocol::limits::REQUEST_KEYS_MAX;
+use protocol::limits::{PREFIXES_MAX, REQUEST_KEYS_MAX};
+use protocol::{DeletionId, Fence};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::labels::LabelsJson;
 
-/// What a request says: of the right types, but for the keys and the labels, and nothing more.
+/// What a request says: of the right types, but for the keys, the prefixes and the labels, and nothing more.
 #[derive(Default)]
 pub(crate) struct WireRequest<'a> {
-    /// `None` when they are to be put in parts.
+    /// `None` when they are to be put in parts, or there is only something to sweep.
     pub(crate) object_keys: Option<WireKeys<'a>>,
     pub(crate) delay_seconds: u32,
     pub(crate) fence: Fence,
     pub(crate) labels: LabelsJson<'a>,
+    pub(crate) sweep: WireSweep<'a>,
 }
 
-/// The elements of `objectKeys`, whatever they are.
+/// What a request says about keys that it does not name.
+#[derive(Default)]
+pub(crate) struct WireSweep<'a> {
+    pub(crate) prefixes: Option<WireKeys<'a>>,
+    pub(crate) project: Option<Text<'a>>,
+    pub(crate) max_objects: Option<u64>,
+    pub(crate) dry_run: Option<bool>,
+    pub(crate) verify: Option<bool>,
+    pub(crate) plan: Option<DeletionId>,
+}
+
+/// The elements of `objectKeys` or of `prefixes`, whatever they are.
 #[derive(Default)]
 pub(crate) struct WireKeys<'a> {
     /// The first of them, no more than are allowed: a body of 16 MB could have millions.
@@ -37,7 +49,25 @@ const IN_PARTS: &str = "in_parts";
 const DELAY_SECONDS: &str = "delay_seconds";
 const FENCE: &str = "fence";
 const LABELS: &str = "labels";
-const FIELDS: &[&str] = &[OBJECT_KEYS, IN_PARTS, DELAY_SECONDS, FENCE, LABELS];
+const PREFIXES: &str = "prefixes";
+const PROJECT: &str = "project";
+const MAX_OBJECTS: &str = "max_objects";
+const DRY_RUN: &str = "dry_run";
+const VERIFY: &str = "verify";
+const PLAN: &str = "plan";
+const FIELDS: &[&str] = &[
+    OBJECT_KEYS,
+    IN_PARTS,
+    DELAY_SECONDS,
+    FENCE,
+    LABELS,
+    PREFIXES,
+    PROJECT,
+    MAX_OBJECTS,
+    DRY_RUN,
+    VERIFY,
+    PLAN,
+];
 
 impl<'a> WireRequest<'a> {
     /// Reads a body.
@@ -100,11 +130,12 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
         let Self(place) = self;
         let (mut object_keys, mut in_parts) = (None, None);
         let (mut delay_seconds, mut fence, mut labels) = (None, None, None);
+        let mut sweep = WireSweep::default();
         while let Some(Text(field)) = map.next_key()? {
             place.field.replace(Some(field.to_string()));
             match field.as_ref() {
                 OBJECT_KEYS if object_keys.is_none() => {
-                    object_keys = Some(map.next_value_seed(KeysSeed(place))?);
+                    object_keys = Some(map.next_value_seed(KeysSeed(place, REQUEST_KEYS_MAX))?);
                 }
                 IN_PARTS if in_parts.is_none() => in_parts = Some(map.next_value()?),
                 DELAY_SECONDS if delay_seconds.is_none() => {
@@ -113,33 +144,55 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
                 }
                 FENCE if fence.is_none() => fence = Some(map.next_value()?),
                 LABELS if labels.is_none() => labels = Some(map.next_value()?),
-                OBJECT_KEYS => return Err(A::Error::duplicate_field(OBJECT_KEYS)),
-                IN_PARTS => return Err(A::Error::duplicate_field(IN_PARTS)),
-                DELAY_SECONDS => return Err(A::Error::duplicate_field(DELAY_SECONDS)),
-                FENCE => return Err(A::Error::duplicate_field(FENCE)),
-                LABELS => return Err(A::Error::duplicate_field(LABELS)),
-                unknown => return Err(A::Error::unknown_field(unknown, FIELDS)),
+                PREFIXES if sweep.prefixes.is_none() => {
+                    sweep.prefixes = Some(map.next_value_seed(KeysSeed(place, PREFIXES_MAX))?);
+                }
+                PROJECT if sweep.project.is_none() => sweep.project = Some(map.next_value()?),
+                MAX_OBJECTS if sweep.max_objects.is_none() => {
+                    let Whole(objects) = map.next_value()?;
+                    sweep.max_objects = Some(objects);
+                }
+                DRY_RUN if sweep.dry_run.is_none() => sweep.dry_run = Some(map.next_value()?),
+                VERIFY if sweep.verify.is_none() => sweep.verify = Some(map.next_value()?),
+                PLAN if sweep.plan.is_none() => {
+                    let Text(id) = map.next_value()?;
+                    sweep.plan = Some(id.parse().map_err(A::Error::custom)?);
+                }
+                field => {
+                    return Err(match FIELDS.iter().find(|&&known| known == field) {
+                        Some(known) => A::Error::duplicate_field(known),
+                        None => A::Error::unknown_field(field, FIELDS),
+                    });
+                }
             }
             place.field.replace(None);
         }
-        match (&object_keys, in_parts.unwrap_or_default()) {
-            (None, false) => return Err(A::Error::missing_field(OBJECT_KEYS)),
-            (Some(_), true) => {
+        let sweeps = sweep.prefixes.is_some() || sweep.project.is_some() || sweep.plan.is_some();
+        match (object_keys.is_some() || sweeps, in_parts.unwrap_or_default()) {
+            (false, false) => return Err(A::Error::missing_field(OBJECT_KEYS)),
+            (true, true) => {
                 place.field.replace(Some(IN_PARTS.to_owned()));
-                return Err(A::Error::custom("expected no objectKeys beside it: they are put in parts"));
+                let detail = if sweeps {
+                    "expected no prefixes, project or plan beside it: what is put in parts is keys"
+                } else {
+                    "expected no objectKeys beside it: they are put in parts"
+                };
+                return Err(A::Error::custom(detail));
             }
-            (Some(_), false) | (None, true) => {}
+            (true, false) | (false, true) => {}
         }
         Ok(WireRequest {
             object_keys,
             delay_seconds: delay_seconds.unwrap_or_default(),
             fence: fence.unwrap_or_default(),
             labels: labels.unwrap_or_default(),
+            sweep,
         })
     }
 }
 
-struct KeysSeed<'p>(&'p Place);
+/// The place, and how many elements are kept.
+struct KeysSeed<'p>(&'p Place, usize);
 
 impl<'de> DeserializeSeed<'de> for KeysSeed<'_> {
     type Value = WireKeys<'de>;
@@ -153,14 +206,14 @@ impl<'de> Visitor<'de> for KeysSeed<'_> {
     type Value = WireKeys<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sequence of object keys")
+        f.write_str("a sequence of strings")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
         let mut keys = WireKeys::default();
         self.0.element.set(Some(0));
         while let Some(key) = sequence.next_element()? {
-            if keys.count < REQUEST_KEYS_MAX {
+            if keys.count < self.1 {
                 keys.first.push(key);
             }
             keys.count += 1;

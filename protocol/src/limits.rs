@@ -53,6 +53,10 @@ pub const RETENTION_SECONDS_MIN: u32 = 86_400;
 /// Most keys in one request. Ours: what an isolate of 128 MB handles with room for requests beside it.
 pub const REQUEST_KEYS_MAX: usize = 100_000;
 
+/// Most prefixes in one request, those that its project stands for among them. Ours: each is listed on its own, and they are
+/// compared with each other.
+pub const PREFIXES_MAX: usize = 100;
+
 /// Largest request body, in bytes. Ours, for the same reason.
 pub const REQUEST_BYTES_MAX: usize = 16_000_000;
 

@@ -97,12 +97,53 @@ fn what_is_wrong_is_pointed_at() {
             &["2 of the keys are invalid", "#/objectKeys/0\"", "#/objectKeys/2\""],
         ),
         (r#"{"labels":{"n":"v"},"objectKeys":["a",5]}"#, &["#/objectKeys/1\""]),
+        (r#"{"prefixes":[]}"#, &["#/prefixes\"", "at least one"]),
+        (r#"{"prefixes":"a/"}"#, &["#/prefixes\"", "expected a sequence"]),
+        (r#"{"prefixes":["a/",5,"b/",null]}"#, &["2 of the prefixes", "#/prefixes/1\"", "#/prefixes/3\""]),
+        (r#"{"prefixes":["a/"],"prefixes":["a/"]}"#, &["#/prefixes\"", "duplicate field"]),
+        (r#"{"project":42}"#, &["#/project\"", "a string"]),
+        (r#"{"project":null}"#, &["#/project\"", "a string"]),
+        (r#"{"project":"42"}"#, &["#/project\"", "set PROJECT_TEMPLATES"]),
+        (r#"{"prefixes":["a/"],"max_objects":0}"#, &["#/max_objects\"", "from 1 to"]),
+        (r#"{"prefixes":["a/"],"max_objects":1.5}"#, &["#/max_objects\"", "a whole number"]),
+        (
+            r#"{"prefixes":["a/"],"max_objects":9007199254740992}"#,
+            &["#/max_objects\"", "to 9007199254740991"],
+        ),
+        (r#"{"prefixes":["a/"],"max_objects":null}"#, &["#/max_objects\""]),
+        (r#"{"prefixes":["a/"],"dry_run":"true"}"#, &["#/dry_run\"", "a boolean"]),
+        (r#"{"prefixes":["a/"],"verify":1}"#, &["#/verify\"", "a boolean"]),
+        (r#"{"plan":"del_x"}"#, &["#/plan\"", "26 characters"]),
+        (r#"{"in_parts":true,"prefixes":["a/"]}"#, &["#/in_parts\"", "no prefixes"]),
+        (r#"{"dry_run":true}"#, &["missing field `objectKeys`"]),
     ] {
         check_json(body, 422, invalid, says);
     }
     check_json("[".repeat(100_000), 422, invalid, &["an object like"]);
     let deep = format!("{{\"objectKeys\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     check_json(deep, 422, invalid, &["#/objectKeys/0\"", "expected a string"]);
+}
+
+#[test]
+fn what_is_not_carried_out_yet_is_refused_and_not_left_out() {
+    let (invalid, plan) = ("validation_failed", "del_01kaszq5m0zzzzzzzzzzzzzzzz");
+    for (name, value) in [
+        ("prefixes", json!(["a/"])),
+        ("max_objects", json!(5)),
+        ("dry_run", json!(true)),
+        ("verify", json!(true)),
+        ("plan", json!(plan)),
+    ] {
+        let body = json!({"objectKeys": ["a"], name: value}).to_string();
+        check_json(body, 422, invalid, &[&format!("#/{name}\""), "by key only"]);
+        if name != "prefixes" {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let request = ndjson(&format!("?{name}={text}"), lines(&["a"]));
+            check(request, 422, invalid, &[&format!("\"?{name}\""), "by key only"]);
+        }
+    }
+    check_json(json!({"prefixes": ["a/"]}).to_string(), 422, invalid, &["by key only"]);
+    check(ndjson("?project=42", lines(&["a"])), 422, invalid, &["\"?project\"", "set PROJECT_TEMPLATES"]);
 }
 
 #[test]
@@ -210,7 +251,7 @@ fn the_options_of_an_ndjson_body_are_in_the_query_and_those_of_json_are_not() {
         ndjson("?dryrun=true", "\"a\"\n"),
         422,
         invalid,
-        &["\"?dryrun\"", "it takes delay_seconds, fence and label.NAME"],
+        &["\"?dryrun\"", "it takes delay_seconds, fence, label.NAME, project"],
     );
     check(
         ndjson("?delay_seconds=5&delay_seconds=5", "\"a\"\n"),
