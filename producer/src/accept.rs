@@ -1,5 +1,5 @@
 use ledger::{Idempotency, NewDeletion, NewPart, PartRef, ProducerLedger};
-use protocol::{Counts, DeletionId, Event, Fence, RequestId, State, Timestamp};
+use protocol::{Counts, DeletionId, Event, Fence, RequestId, State, SweepRef, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::assets::Assets;
@@ -14,6 +14,7 @@ use crate::outbox::OutboxWriter;
 use crate::problem::Problem;
 use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
+use crate::read;
 use crate::router::Ports;
 use crate::scope::Scope;
 use crate::sending::{Unsent, note_sent, send_part};
@@ -106,8 +107,8 @@ async fn fill_and_send<L: ProducerLedger>(
     let &Ports { ledger, queue, host, .. } = ports;
     // (3) Read.
     let received = incoming.receive(scope, outbox, host).await?;
-    let Received { options: Options { delay_seconds, fence, labels, sweep: _ }, taken, fingerprint, body } =
-        received;
+    let Received { options, place, prefixes, taken, fingerprint, body } = received;
+    let Options { delay_seconds, fence, labels, sweep } = options;
     reservation.shrink(WORKING_BYTES_MAX + body.len());
 
     // (4) Seen before.
@@ -122,6 +123,13 @@ async fn fill_and_send<L: ProducerLedger>(
     }
 
     // (5) Write the last row, (6) write down.
+    let dry_run = sweep.dry_run;
+    let sweep = sweep.resolve(prefixes, scope, place, ledger, host).await?;
+    if let Some(sweep) = sweep.as_ref().filter(|_| outbox.has_no_keys()) {
+        let begin =
+            (0..).zip(&sweep.ranges).map(|(number, _)| SweepRef::first(&part.deletion, number).to_message());
+        outbox.push_messages(begin);
+    }
     let filled = match taken {
         Some(_) => Some(outbox.finish().await.map_err(|error| Problem::ledger(&error))?),
         None => None,
@@ -144,8 +152,8 @@ async fn fill_and_send<L: ProducerLedger>(
             duplicates_removed: taken.duplicates,
             sending_until: admitted_at.plus_millis(SENDING_MS),
         }),
-        sweep: None,
-        planned_keys: None,
+        sweep,
+        planned_keys: taken.filter(|_| dry_run).map(|taken| taken.keys),
         labels,
         idempotency,
     };
@@ -175,8 +183,14 @@ async fn fill_and_send<L: ProducerLedger>(
         keys,
         duplicates_removed,
         messages: deletion.part.as_ref().map_or(0, |part| part.chunk_keys.len()),
+        prefixes: deletion.sweep.as_ref().map_or(0, |sweep| sweep.ranges.len()),
+        dry_run,
     });
-    let response = accepted(&deletion);
+    let response = if deletion.sweep.is_none() && !dry_run {
+        accepted(&deletion)
+    } else {
+        read::accepted(&deletion.id, scope.principal, ledger, host).await?
+    };
     Ok((response, body, deletion.id))
 }
 

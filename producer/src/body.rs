@@ -5,13 +5,14 @@ use ledger::ProducerLedger;
 use protocol::limits::{REQUEST_BYTES_MAX, REQUEST_KEYS_MAX};
 use sha2::{Digest, Sha256};
 
+use crate::auth::Role;
 use crate::fields::text;
 use crate::hex::to_hex;
 use crate::host::Host;
 use crate::http::{Body, BodyError, Request};
 use crate::intake::{Intake, Place, Taken, too_many};
 use crate::lines::{Line, Lines};
-use crate::options::Options;
+use crate::options::{Options, wrong};
 use crate::outbox::OutboxWriter;
 use crate::page::refuse_all;
 use crate::problem::{FieldError, Problem, ProblemCode};
@@ -52,7 +53,11 @@ enum Format {
 pub(crate) struct Received {
     /// What it says beside them.
     pub(crate) options: Options,
-    /// How many they are; `None` when they are to be put in parts.
+    /// How the request names what it says beside keys.
+    pub(crate) place: Place,
+    /// The prefixes that are to be swept, but for those of a plan.
+    pub(crate) prefixes: Vec<String>,
+    /// How many keys there are; `None` when they are to be put in parts.
     pub(crate) taken: Option<Taken>,
     /// Tells it from a request with another body, or another query; where that was asked for.
     pub(crate) fingerprint: Option<String>,
@@ -138,29 +143,44 @@ impl<'q, B: Body> Incoming<'q, B> {
             WireRequest::from_json(text(&reader.buffer)?)
                 .map_err(|(error, pointer)| explain(&error, &pointer))?;
         let options = Options::from_json(delay_seconds, fence, labels.parse()?, Sweep::from_json(sweep)?)?;
-        options.sweep.refuse(scope, Place::Element)?;
+        let place = Place::Element;
+        if keeps_body {
+            options.sweep.refuse(place)?;
+        }
+        let prefixes = options.sweep.admit(scope, place)?;
+        options.sweep.check_whole(place)?;
         outbox.set_fence(options.sent_fence());
         let Some(object_keys) = object_keys else {
+            if options.sweep.is_asked_for() {
+                let taken = Some(Taken::default());
+                return Ok(Received { options, place, prefixes, taken, fingerprint, body: Vec::new() });
+            }
+            scope.principal.require_any(&[Role::Delete])?;
+            if options.sweep.dry_run {
+                let detail = "expected no dry run in parts: their keys are deleted as they come".to_owned();
+                return Err(wrong("#/dry_run", detail));
+            }
             if keeps_body {
                 let errors =
                     vec![FieldError { pointer: "#/in_parts".to_owned(), detail: "expected keys".to_owned() }];
                 return Err(Problem::validation("This call takes no deletion in parts.", errors));
             }
-            return Ok(Received { options, taken: None, fingerprint, body: Vec::new() });
+            return Ok(Received { options, place, prefixes, taken: None, fingerprint, body: Vec::new() });
         };
+        scope.principal.require_any(&[Role::Delete])?;
         if object_keys.count > REQUEST_KEYS_MAX {
             return Err(too_many(object_keys.count));
         }
         let mut intake = Intake::new(scope, Place::Element, host.random());
         let mut keys =
             object_keys.first.iter().enumerate().map(|(at, json)| Line::Text(at, json.get().as_bytes()));
-        take_in(&mut keys, &mut intake, outbox).await?;
+        take_in(&mut keys, &mut intake, outbox, options.sweep.dry_run).await?;
         drop(keys);
         let taken = intake.finish()?;
         // What was read without a length has room for the longest.
         reader.buffer.shrink_to_fit();
         let body = if keeps_body { reader.buffer } else { Vec::new() };
-        Ok(Received { options, taken: Some(taken), fingerprint, body })
+        Ok(Received { options, place, prefixes, taken: Some(taken), fingerprint, body })
     }
 
     async fn receive_ndjson<L: ProducerLedger>(
@@ -170,7 +190,10 @@ impl<'q, B: Body> Incoming<'q, B> {
         host: &impl Host,
     ) -> Result<Received, Problem> {
         let options = Options::from_query(self.query)?;
-        options.sweep.refuse(scope, Place::Line)?;
+        let place = Place::Line;
+        let prefixes = options.sweep.admit(scope, place)?;
+        options.sweep.check_whole(place)?;
+        scope.principal.require_any(&[Role::Delete])?;
         outbox.set_fence(options.sent_fence());
         let mut reader = Reader::new(self);
         let mut intake = Intake::new(scope, Place::Line, host.random());
@@ -179,28 +202,30 @@ impl<'q, B: Body> Incoming<'q, B> {
         while more {
             more = reader.read().await?;
             let mut there = if more { lines.whole(&reader.buffer) } else { lines.rest(&reader.buffer) };
-            take_in(&mut there, &mut intake, outbox).await?;
+            take_in(&mut there, &mut intake, outbox, options.sweep.dry_run).await?;
             let read = there.read();
             reader.buffer.drain(..read);
             lines.shorten(&mut reader.buffer);
         }
         let fingerprint = reader.fingerprint();
-        Ok(Received { options, taken: Some(intake.finish()?), fingerprint, body: Vec::new() })
+        let taken = Some(intake.finish()?);
+        Ok(Received { options, place, prefixes, taken, fingerprint, body: Vec::new() })
     }
 }
 
-/// *await* Takes in keys and packs those that are to be deleted.
+/// *await* Takes in keys and packs those that are to be deleted: none in a dry run.
 async fn take_in<L: ProducerLedger>(
     lines: &mut dyn Iterator<Item = Line<'_>>,
     intake: &mut Intake<'_>,
     outbox: &mut OutboxWriter<'_, L>,
+    dry_run: bool,
 ) -> Result<(), Problem> {
     for line in lines {
         let key = match line {
             Line::Text(at, json) => intake.take(json, at),
             Line::TooLong(at) => intake.refuse(at, "the line is longer than any key"),
         };
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|_| !dry_run) {
             outbox.push(&key).await.map_err(|error| Problem::ledger(&error))?;
         }
     }

@@ -62,6 +62,16 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
         }
     }
 
+    /// Takes in messages that carry no keys, of a part that has none: those that begin its sweeps.
+    pub(crate) fn push_messages(&mut self, bodies: impl IntoIterator<Item = String>) {
+        self.bodies.extend(bodies);
+    }
+
+    /// Whether no key was taken in.
+    pub(crate) fn has_no_keys(&self) -> bool {
+        self.chunk_keys.is_empty() && self.packer.is_empty()
+    }
+
     /// *await* Writes what is left.
     pub(crate) async fn finish(&mut self) -> Result<FilledOutbox, LedgerError> {
         if let Some(last) = self.packer.finish() {
@@ -107,7 +117,7 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
     async fn write(&mut self) -> Result<Vec<String>, LedgerError> {
         let (bodies, piece) = (mem::take(&mut self.bodies), self.pieces);
         // OK because a part has at most a thousand chunks.
-        let before = u32::try_from(self.chunk_keys.len() - bodies.len()).unwrap_or(u32::MAX);
+        let before = u32::try_from(self.chunk_keys.len().saturating_sub(bodies.len())).unwrap_or(u32::MAX);
         self.bytes = 0;
         self.pieces += 1;
         let &mut Self { upload, part, .. } = self;

@@ -87,9 +87,9 @@ pub(crate) enum Call {
 #[rustfmt::skip]
 pub(crate) const ROUTES: &[Route] = &[
     route("GET", "/v1/deletions", Access::AnyOf(&[Role::Read], Call::ListDeletions)),
-    route("POST", "/v1/deletions", Access::AnyOf(&[Role::Delete], Call::CreateDeletion)),
+    route("POST", "/v1/deletions", Access::AnyOf(&[Role::Delete, Role::Sweep], Call::CreateDeletion)),
     route("GET", "/v1/deletions/{id}", Access::AnyOf(&[Role::Read], Call::ReadDeletion)),
-    route("POST", "/v1/deletions/{id}/cancel", Access::AnyOf(&[Role::Delete, Role::Operate], Call::CancelDeletion)),
+    route("POST", "/v1/deletions/{id}/cancel", Access::AnyOf(&[Role::Delete, Role::Sweep, Role::Operate], Call::CancelDeletion)),
     route("POST", "/v1/deletions/{id}/redrive", Access::AnyOf(&[Role::Operate], Call::RedriveDeletion)),
     route("PUT", "/v1/deletions/{id}/parts/{number}", Access::AnyOf(&[Role::Delete], Call::PutPart)),
     route("POST", "/v1/deletions/{id}/seal", Access::AnyOf(&[Role::Delete], Call::SealDeletion)),

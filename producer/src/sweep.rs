@@ -1,10 +1,12 @@
 use std::fmt;
 
-use protocol::DeletionId;
+use ledger::{DeletionRecord, NewSweep, ProducerLedger};
 use protocol::limits::{KEY_BYTES_MAX, PREFIXES_MAX};
+use protocol::{DeletionId, State, SweepRange};
 
 use crate::auth::Role;
 use crate::findings::Findings;
+use crate::host::Host;
 use crate::intake::{Place, read_string};
 use crate::options::wrong;
 use crate::page::invalid;
@@ -43,6 +45,11 @@ const OBJECTS_MAX: u64 = (1 << 53) - 1;
 const MAX_OBJECTS: &str = "a whole number of objects from 1 to 9007199254740991";
 const _: () = assert!(OBJECTS_MAX == 9_007_199_254_740_991);
 
+/// How many objects more than its plan has seen a deletion may find: a tenth, and ten at least. More is another prefix than the
+/// one that somebody has looked at.
+const PLAN_MARGIN_DIVISOR: u64 = 10;
+const PLAN_MARGIN_MIN: u64 = 10;
+
 impl Sweep {
     /// Reads what a body said; 422.
     pub(crate) fn from_json(wire: WireSweep<'_>) -> Result<Self, Problem> {
@@ -77,9 +84,22 @@ impl Sweep {
         Ok(true)
     }
 
-    /// 422 for all that is more than nothing, or what else is wrong with it: there is nobody yet to carry it out, and a
-    /// request is not to be accepted without a part of it.
-    pub(crate) fn refuse(&self, scope: Scope<'_>, place: Place) -> Result<(), Problem> {
+    /// 422 for what makes no sense together: a brake or a verification of nothing, and a plan of a plan.
+    pub(crate) fn check_whole(&self, place: Place) -> Result<(), Problem> {
+        let nothing = "expected prefixes, a project or a plan beside it: it is about what they find";
+        let found = [
+            (self.max_objects.is_some() && !self.is_asked_for(), "max_objects", nothing),
+            (self.verify && !self.is_asked_for(), "verify", nothing),
+            (self.dry_run && self.plan.is_some(), "plan", "expected no plan of a dry run, which makes one"),
+        ];
+        match found.into_iter().find(|(is_wrong, ..)| *is_wrong) {
+            Some((_, name, detail)) => Err(wrong(&place.option(name), detail.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// 422 for anything of it, by a call that deletes by key only.
+    pub(crate) fn refuse(&self, place: Place) -> Result<(), Problem> {
         let Self { prefixes, project, max_objects, dry_run, verify, plan } = self;
         let said = [
             (!prefixes.is_empty(), "prefixes"),
@@ -90,8 +110,57 @@ impl Sweep {
             (plan.is_some(), "plan"),
         ];
         let Some((_, name)) = said.into_iter().find(|(is_said, _)| *is_said) else { return Ok(()) };
-        self.admit(scope, place)?;
-        Err(wrong(&place.option(name), "expected nothing: this version deletes by key only".to_owned()))
+        Err(wrong(&place.option(name), "expected nothing: this call deletes by key only".to_owned()))
+    }
+
+    /// *await* What the ledger is to know of it: `prefixes` are those that [`admit`](Self::admit) has answered with, to which come
+    /// those of the plan. `None` when nothing is swept. 422 for a plan that is none, or not of these prefixes; 403.
+    pub(crate) async fn resolve(
+        &self,
+        mut prefixes: Vec<String>,
+        scope: Scope<'_>,
+        place: Place,
+        ledger: &impl ProducerLedger,
+        host: &impl Host,
+    ) -> Result<Option<NewSweep>, Problem> {
+        let mut max_objects = self.max_objects;
+        if let Some(id) = &self.plan {
+            let wrong = |detail: &str| wrong(&place.option("plan"), detail.to_owned());
+            let found =
+                ledger.find_deletion(id, host.now()).await.map_err(|error| Problem::ledger(&error))?;
+            let found = found.filter(|plan| plan.requested_by == scope.principal.name());
+            let Some(DeletionRecord {
+                state: State::Planned, prefixes: Some(planned), plan: Some(plan), ..
+            }) = &found
+            else {
+                return Err(wrong("expected the id of a dry run by this token, of prefixes, which is over"));
+            };
+            let planned: Vec<String> = serde_json::from_str(planned)
+                .map_err(|_| wrong("expected a plan whose prefixes can be read"))?;
+            let is_same =
+                |all: &[String], others: &[String]| all.iter().all(|prefix| others.contains(prefix));
+            if prefixes.is_empty() {
+                prefixes = planned;
+            } else if !is_same(&prefixes, &planned) || !is_same(&planned, &prefixes) {
+                return Err(wrong("expected a plan of the same prefixes"));
+            }
+            // What may be swept may have changed since.
+            let mut findings = Findings::default();
+            for prefix in &prefixes {
+                if let Some(forbidden) = scope.forbid_sweep(prefix) {
+                    let detail = || format!("{prefix}: {}", forbidden.detail_of_prefix());
+                    findings.add_forbidden(forbidden, || FieldError {
+                        pointer: place.option("plan"),
+                        detail: detail(),
+                    });
+                }
+            }
+            findings.into_result("prefixes")?;
+            let most = plan.objects + PLAN_MARGIN_MIN.max(plan.objects / PLAN_MARGIN_DIVISOR);
+            max_objects = Some(max_objects.map_or(most, |objects| objects.min(most)));
+        }
+        let ranges: Vec<_> = prefixes.into_iter().map(SweepRange::of).collect();
+        Ok((!ranges.is_empty()).then_some(NewSweep { ranges, max_objects, verify: self.verify }))
     }
 
     /// Whether it asks for anything to be deleted.

@@ -51,8 +51,12 @@ pub enum Event<'a> {
         keys: usize,
         /// Duplicates left out.
         duplicates_removed: usize,
-        /// Messages sent.
+        /// Messages that its keys were sent as.
         messages: usize,
+        /// Prefixes that are swept.
+        prefixes: usize,
+        /// Whether it only counts.
+        dry_run: bool,
     },
     /// Messages of a deletion that the platform has lost were sent again.
     #[serde(rename = "deletion.resent")]

@@ -63,6 +63,11 @@ impl Packer {
         full
     }
 
+    /// Whether no message is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// Closes the open message, the last as a rule; `None` when there is none. A further key begins the next.
     pub fn finish(&mut self) -> Option<Packed> {
         let mut message = self.open.take()?;

@@ -125,24 +125,24 @@ fn what_is_wrong_is_pointed_at() {
 }
 
 #[test]
-fn what_is_not_carried_out_yet_is_refused_and_not_left_out() {
+fn what_makes_no_sense_together_is_refused_and_not_left_out() {
     let (invalid, plan) = ("validation_failed", "del_01kaszq5m0zzzzzzzzzzzzzzzz");
-    for (name, value) in [
-        ("prefixes", json!(["a/"])),
-        ("max_objects", json!(5)),
-        ("dry_run", json!(true)),
-        ("verify", json!(true)),
-        ("plan", json!(plan)),
-    ] {
+    for (name, value) in [("max_objects", json!(5)), ("verify", json!(true))] {
         let body = json!({"objectKeys": ["a"], name: value}).to_string();
-        check_json(body, 422, invalid, &[&format!("#/{name}\""), "by key only"]);
-        if name != "prefixes" {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let request = ndjson(&format!("?{name}={text}"), lines(&["a"]));
-            check(request, 422, invalid, &[&format!("\"?{name}\""), "by key only"]);
-        }
+        check_json(body, 422, invalid, &[&format!("#/{name}\""), "beside it"]);
+        let request = ndjson(&format!("?{name}={value}"), lines(&["a"]));
+        check(request, 422, invalid, &[&format!("\"?{name}\""), "beside it"]);
     }
-    check_json(json!({"prefixes": ["a/"]}).to_string(), 422, invalid, &["by key only"]);
+    check_json(json!({"plan": plan, "dry_run": true}).to_string(), 422, invalid, &["#/plan\"", "dry run"]);
+    check_json(json!({"plan": plan}).to_string(), 422, invalid, &["#/plan\"", "the id of a dry run"]);
+    check_json(
+        json!({"in_parts": true, "dry_run": true}).to_string(),
+        422,
+        invalid,
+        &["#/dry_run\"", "parts"],
+    );
+    check_json(json!({"prefixes": ["a"]}).to_string(), 422, invalid, &["#/prefixes/0\"", "neighbours"]);
+    check_json(json!({"prefixes": [""]}).to_string(), 422, invalid, &["#/prefixes/0\"", "whole bucket"]);
     check(ndjson("?project=42", lines(&["a"])), 422, invalid, &["\"?project\"", "set PROJECT_TEMPLATES"]);
 }
 
