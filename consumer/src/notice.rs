@@ -89,7 +89,9 @@ impl<Q: Queue, E: Endpoint> Notices<'_, Q, E> {
     pub(crate) async fn announce(&self, ended: &Ended, host: &impl Host) {
         let Ended { finished, due } = ended;
         let now = host.now();
-        finished.iter().for_each(|finished| host.emit(&finished.event(now)));
+        for finished in finished {
+            host.emit(&finished.event(now));
+        }
         let notices =
             finished.iter().filter(|_| self.are_wanted()).map(|finished| finished.notice().to_message());
         let messages: Vec<String> = due.iter().map(SweepRef::to_message).chain(notices).collect();

@@ -243,7 +243,7 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
                 Fence::Off => Looks::Never,
                 Fence::Auto | Fence::Always => Looks::Listed(self.listed_at.take()),
             },
-            attempt: self.attempts,
+            number: self.attempts,
             last_error: self.state.last_error,
             deadline: *deadline,
         };

@@ -1,6 +1,6 @@
-use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, Progress, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Fence, KeyDigest, Labels, Progress, State, Timestamp};
 
-use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, json, next_rows, run};
 use crate::{notice, outbox};
 
 /// A deletion as the ledger knows it.
@@ -165,6 +165,36 @@ pub(crate) async fn find_all(
     let mut answer = database.batch(vec![find, errors]).await?.into_iter();
     let (found, errors) = (next_rows(&mut answer)?, next_rows(&mut answer)?);
     found.iter().map(|row| read_record(row, &errors)).collect()
+}
+
+/// A page of the digests of a deletion's chunks.
+const DIGESTS: &str = "\
+SELECT generation, chunk, digest FROM chunks
+WHERE deletion = ?1 AND digest IS NOT NULL AND (?2 IS NULL OR (generation, chunk) > (?2, ?3))
+ORDER BY generation, chunk LIMIT ?4";
+
+/// How many digests are read at once: at a thousand keys a chunk, those of five million keys.
+const DIGESTS_AT_ONCE: usize = 5_000;
+
+/// The digest of all keys that a deletion has deleted; `None` when none is kept.
+pub(crate) async fn sum_digests(
+    database: &impl Database,
+    id: &DeletionId,
+) -> Result<Option<KeyDigest>, LedgerError> {
+    let (mut sum, mut after) = (None, None::<(u64, u64)>);
+    loop {
+        let (generation, chunk) = after.unzip();
+        let parameters = [id.as_str().into(), generation.into(), chunk.into(), DIGESTS_AT_ONCE.into()];
+        let rows = run(database, Statement::new(DIGESTS, parameters)).await?;
+        for row in &rows {
+            let digest: KeyDigest = row.parsed("digest")?;
+            sum = Some(digest.plus(sum.unwrap_or_default()));
+            after = Some((row.number("generation")?, row.number("chunk")?));
+        }
+        if rows.len() < DIGESTS_AT_ONCE {
+            return Ok(sum);
+        }
+    }
 }
 
 fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError> {

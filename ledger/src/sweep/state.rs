@@ -1,6 +1,6 @@
 use std::fmt;
 
-use protocol::{FailureCode, R2Error, SweepRange, Timestamp};
+use protocol::{FailureCode, KeyDigest, R2Error, SweepRange, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::database::LedgerError;
@@ -77,6 +77,8 @@ pub struct SweepState {
     pub(crate) deleted: u64,
     pub(crate) skipped: u64,
     pub(crate) failed: u64,
+    /// The digest of the keys deleted, where one is kept.
+    pub(crate) digest: Option<KeyDigest>,
     /// The error that left the page at hand undecided, where R2 was the cause.
     pub last_error: Option<R2Error>,
     /// How far the listing is.
@@ -163,6 +165,7 @@ impl SweepState {
                 skips.push(SkippedKey { position, key_json: key_json(&key)?, uploaded_at });
             } else if deleted.contains(&at) {
                 self.deleted += 1;
+                self.digest = self.digest.map(|digest| digest.with(&key));
             } else {
                 undecided.push(PageKey { position, key });
             }
