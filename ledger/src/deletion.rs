@@ -200,6 +200,12 @@ pub(crate) async fn sum_digests(
 fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError> {
     let id = row.text("id")?;
     let errors = errors.iter().filter(|error| error.text("deletion") == Ok(id)).map(read_error);
+    let errors = errors.collect::<Result<Vec<_>, _>>()?;
+    let prefixes_failed: u64 = errors
+        .iter()
+        .filter(|error| error.code.is_some_and(FailureCode::is_of_a_prefix))
+        .map(|error| error.count)
+        .sum();
     let cancelled_at = row.time_if_any("cancelled_at")?;
     let progress = Progress {
         accepting: row.time_if_any("sealed_at")?.is_none(),
@@ -234,11 +240,12 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
         not_before: row.time("not_before")?,
         started_at: row.time_if_any("started_at")?,
         finished_at,
-        errors: errors.collect::<Result<_, _>>()?,
+        errors,
         labels: serde_json::from_str(row.text("labels")?)
             .map_err(|error| LedgerError::new(format!("the labels of a deletion: {error}")))?,
         prefixes: row.text_if_any("prefixes")?.map(str::to_owned),
-        found: row.number("found")?,
+        // A prefix that failed counts among what its sweep has found, and is no key.
+        found: row.number::<u64>("found")?.saturating_sub(prefixes_failed),
         plan: row.number_if_any("planned_keys")?.map(|keys| read_plan(row, keys)).transpose()?,
         verification: match row.time_if_any("verified_at")? {
             Some(verified_at) if !progress.sweeping => Some(Verification {
