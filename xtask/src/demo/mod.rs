@@ -45,7 +45,7 @@ const UNREADABLE: &str = r#"{"v":1,"deletion":"del_"#;
 /// What `cargo xtask demo` takes.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// How many files the project has
+    /// How many files the project has, at least 2: one that its backend knows of, and one that it does not
     #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u32).range(2..=i64::from(KEYS_MAX)))]
     keys: u32,
     /// Leave the pair running afterwards
@@ -89,7 +89,7 @@ fn show(stack: &Stack, objects: &Objects, interrupt: &Interrupt) -> Result<()> {
     let plan = plan(&api, objects, interrupt)?;
     proof::before(objects, &gateway.list("")?)?;
     output::say(format!(
-        "Dry run: deleting project {PROJECT} would delete {} files, {} bytes; nothing is gone by that",
+        "Dry run: deleting project {PROJECT} would delete {} files, {} bytes; all are still there",
         objects.files(),
         objects.bytes()
     ));
@@ -98,14 +98,15 @@ fn show(stack: &Stack, objects: &Objects, interrupt: &Interrupt) -> Result<()> {
     let body = json!({ "objectKeys": objects.tracked, "project": PROJECT, "plan": plan.id, "verify": true });
     let accepted = api.request(&body)?;
     let after = asked.elapsed();
+    // Before it is listed, since all that was named is deleted first.
     objects.upload_again(&gateway)?;
     output::say(format!(
-        "Asked to delete the {} files that were tracked, and the project by that plan: 202 after {}, {}",
-        objects.tracked.len(),
+        "202 after {}: {}, for the {} files that the backend knows of, and for the project by that plan",
         output::seconds(after),
-        accepted.id
+        accepted.id,
+        objects.tracked.len()
     ));
-    output::say(format!("One file is uploaded again after that: {}", objects.uploaded_again));
+    output::say(format!("After that one of the others is uploaded again: {}", objects.uploaded_again));
     let deletion = watch(&api, &accepted, objects, interrupt)?;
     let gone = asked.elapsed();
     // (6)
@@ -196,9 +197,9 @@ fn check(api: &Api, deletion: &Deletion, objects: &Objects) -> Result<[String; 4
             "{}: {} deleted, {} skipped, 0 failed, 0 pending",
             deletion.state, counts.deleted, counts.skipped
         ),
-        format!("  found by prefix: {untracked} files that the tracking had missed"),
-        "  skipped: the file that is newer than the request".to_owned(),
-        "  verified: 0 files left that are older, and 1 that is newer".to_owned(),
+        format!("  found by prefix: {untracked} files that the backend did not know of"),
+        "  skipped: the file that was uploaded again, newer than the request".to_owned(),
+        "  verified: 0 files left that are older than the request, 1 that is newer".to_owned(),
     ])
 }
 

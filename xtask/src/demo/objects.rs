@@ -24,7 +24,7 @@ pub(super) const PROJECT: &str = "42";
 const NEIGHBOURS: [&str; 2] = ["4", "421"];
 
 /// Places that look like its own.
-const LOOKALIKES: [&str; 5] = ["proj_42x/", "proj_42x_", "proj_42", "PROJ_42/", "exports/proj_42/"];
+const LOOKALIKES: [&str; 5] = ["proj_42x/", "proj_42x_", "proj_42-", "PROJ_42/", "exports/proj_42/"];
 
 /// Of so many files of the project the backend has lost track of one, and of one at least.
 const FILES_FOR_EACH_UNTRACKED: usize = 10;
@@ -131,7 +131,7 @@ impl fmt::Display for Objects {
         write!(
             formatter,
             "{} files of project {PROJECT} are in the bucket, under {}\n\
-             {} neighbours too: of the projects {} in the same places, and under {}",
+             {} neighbours too: projects {} in the same places, and {}",
             self.files(),
             places_of(PROJECT).join(" "),
             self.neighbours.len(),

@@ -15,8 +15,8 @@ pub(super) fn before(objects: &Objects, listing: &[Object]) -> Result<()> {
     Ok(())
 }
 
-/// Afterwards, of the project only what was uploaded after the request is there, and every neighbour, and nothing else. Returns
-/// the proof as a line.
+/// Afterwards, of the project only what was uploaded after the request is there, and every neighbour, and nothing else.
+/// Returns the proof as a line.
 pub(super) fn after(objects: &Objects, requested_at: &str, listing: &[Object]) -> Result<String> {
     let found = Found::compare(objects, listing);
     let (files, neighbours) = (objects.files(), objects.neighbours.len());
@@ -33,7 +33,8 @@ pub(super) fn after(objects: &Objects, requested_at: &str, listing: &[Object]) -
     );
     ensure!(found.others == 0, "{} objects are there that nobody put there.", found.others);
     Ok(format!(
-        "Proof by listing: of project {PROJECT} that file alone is there, all {neighbours} neighbours are, and nothing else is"
+        "Proof by listing: of project {PROJECT} that file alone is there, all {neighbours} neighbours are, \
+         and nothing else is"
     ))
 }
 

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::files::copy_folder;
 use crate::project::{Project, Worker};
 
-/// How the keys of a project begin in a stack, where the deployment does not say: the setting's example in the README.
+/// How the keys of a project begin in a stack, where the deployment does not say: the example of the README.
 pub const PROJECT_TEMPLATES: [&str; 5] =
     ["proj_{id}/", "proj_{id}_", "proj_proj_{id}/", "proj_proj_{id}_", "projects/{id}/"];
 
@@ -35,8 +35,8 @@ pub struct Configs {
 }
 
 impl Configs {
-    /// Reads what is deployed and changes what a copy in another folder needs: the paths, and the build, which is done. Where
-    /// the deployment knows no projects, this one does.
+    /// Reads what is deployed and changes what a copy in another folder needs: the paths, and the build, which is done.
+    /// Where the deployment knows no projects, this one does.
     ///
     /// # Errors
     /// When a configuration cannot be read or lacks what the gateway needs to know.
