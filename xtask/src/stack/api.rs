@@ -20,7 +20,7 @@ pub struct Api {
 pub struct Deletion {
     /// Its id.
     pub id: String,
-    /// `queued`, `running`, `cancelling`, or final: `succeeded`, `failed`, `cancelled`, `planned`.
+    /// `accepting`, `queued`, `running`, `cancelling`, or final: `succeeded`, `failed`, `cancelled`, `planned`.
     pub state: String,
     /// Where its keys are.
     pub counts: Counts,
