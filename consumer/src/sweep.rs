@@ -7,8 +7,8 @@
 mod divide;
 
 use ledger::{
-    ConsumerLedger, Cursor, Ended, FailedKey, LedgerError, Page, Settled, SkippedKey, SweepClaim, SweepGrant,
-    SweepProgress, SweepReply, SweepState, SweepThen, SweepTurn, SweepTurnReply,
+    ConsumerLedger, Cursor, Ended, FailedKey, LedgerError, Page, PageKey, Settled, SkippedKey, SweepClaim,
+    SweepGrant, SweepProgress, SweepReply, SweepState, SweepThen, SweepTurn, SweepTurnReply,
 };
 use protocol::limits::{LIST_OBJECTS_MAX, SWEEP_RANGES_MAX};
 use protocol::{
@@ -232,7 +232,8 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
     async fn delete_page(&mut self) -> Result<(), RetryCause> {
         let Ports { bucket, host, allowance, deadline, .. } = self.ports;
         let page = &self.state.progress.page;
-        let keys: Result<Vec<_>, _> = page.iter().map(|key| ObjectKey::parse(key.key.as_str())).collect();
+        let keys: Result<Vec<_>, _> =
+            page.iter().map(|PageKey(_, key)| ObjectKey::parse(key.as_str())).collect();
         // No key is written down that is none.
         let keys = keys.map_err(|_| RetryCause::LedgerUnavailable)?;
         let attempt = Attempt {

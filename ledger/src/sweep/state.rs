@@ -20,14 +20,9 @@ pub struct ListedObject {
     pub uploaded_at: Timestamp,
 }
 
-/// A key that a sweep has found and that nothing is decided about.
+/// A key that a sweep has found and that nothing is decided about: its place among all that the sweep has found, and the key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PageKey {
-    /// Its place among all that the sweep has found.
-    pub position: usize,
-    /// The key.
-    pub key: String,
-}
+pub struct PageKey(pub usize, pub String);
 
 /// How far a sweep's listing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +121,7 @@ impl SweepState {
     ) -> Result<Page, LedgerError> {
         let positions = usize::try_from(self.keys).unwrap_or(usize::MAX)..;
         let found = (old.len() + newer.len()) as u64;
-        progress.page = positions.clone().zip(old).map(|(position, key)| PageKey { position, key }).collect();
+        progress.page = positions.clone().zip(old).map(|(position, key)| PageKey(position, key)).collect();
         progress.found += found;
         let skipped = positions.skip(progress.page.len()).zip(newer).map(|(position, (key, uploaded_at))| {
             Ok(SkippedKey { position, key_json: key_json(&key)?, uploaded_at })
@@ -162,7 +157,7 @@ impl SweepState {
                 *is_deleted = true;
             }
         }
-        for ((at, PageKey { position, key }), is_deleted) in page.into_iter().enumerate().zip(is_deleted) {
+        for ((at, PageKey(position, key)), is_deleted) in page.into_iter().enumerate().zip(is_deleted) {
             if let Some(&(_, code, error)) = failed.iter().find(|(index, ..)| *index == at) {
                 self.failed += 1;
                 failures.push(FailedKey { position, key_json: key_json(&key)?, code, error });
@@ -173,7 +168,7 @@ impl SweepState {
                 self.deleted += 1;
                 self.digest = self.digest.map(|digest| digest.with(&key));
             } else {
-                undecided.push(PageKey { position, key });
+                undecided.push(PageKey(position, key));
             }
         }
         self.progress.page = undecided;
@@ -223,7 +218,7 @@ impl fmt::Debug for ListedObject {
 
 impl fmt::Debug for PageKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PageKey({})", self.position)
+        write!(f, "PageKey({})", self.0)
     }
 }
 
