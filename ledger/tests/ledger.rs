@@ -10,8 +10,8 @@ use ledger::{
 };
 use proptest::prelude::*;
 use protocol::{
-    ChunkRef, Counts, DeletionId, FailureCode, NoticeRef, Positions, R2Error, RequestId, State, Timestamp,
-    UnreadableReason,
+    ChunkRef, Counts, DeletionId, FailureCode, KeyDigest, NoticeRef, Positions, R2Error, RequestId, State,
+    Timestamp, UnreadableReason,
 };
 
 const REQUESTED_AT: u64 = 1_763_930_000_000;
@@ -764,4 +764,29 @@ proptest! {
             prop_assert_eq!(finished, 1 + redrives);
         }
     }
+}
+
+#[test]
+fn the_digest_of_a_verified_deletion_is_of_all_keys_deleted_in_whatever_attempts() {
+    let keys = ["a", "b", "c", "d"];
+    let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
+    let verified = NewDeletion { verify: true, ..deletion(Some(part(7, &[3, 1]))) };
+    assert!(block_on(ledger.admit_deletion(&verified)).unwrap());
+    let sum = || block_on(ledger.sum_digests(&id())).unwrap();
+    assert_eq!(sum(), None, "nothing is recorded yet");
+    let digest = |keys: &[&str]| keys.iter().fold(KeyDigest::default(), |digest, key| digest.with(key));
+    for (token, at, number, offset, deleted, so_far) in [
+        ("a", 10, 0, 0, &[2][..], &["c"][..]),
+        ("b", 20, 1, 3, &[0], &["c", "d"]),
+        // What is not the attempt's to decide is in no digest.
+        ("c", 30, 0, 0, &[0, 2, 9], &["a", "c", "d"]),
+        ("d", 40, 0, 0, &[1], &keys),
+    ] {
+        let grant = granted(claim(&ledger, token, at, &chunk(number), if number == 0 { 3 } else { 1 }));
+        let outcome = ChunkOutcome::new(grant, deleted.iter().copied(), Vec::new(), None, 1)
+            .with_digest(|position| keys.get(offset + position).copied());
+        record(&ledger, token, at + 1, vec![outcome]);
+        assert_eq!(sum(), Some(digest(so_far)), "{token}");
+    }
+    assert_eq!(counts(&ledger, 50).1, State::Succeeded);
 }
