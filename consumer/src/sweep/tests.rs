@@ -394,6 +394,39 @@ fn a_message_of_a_sweep_that_the_ledger_does_not_know_deletes_nothing_and_is_kep
     assert_eq!(world.find(&id).state, State::Queued);
 }
 
+/// Deletes four keys that a listing has shown so long ago, one of them locked or not, while somebody uploads one of them once the
+/// first call was begun. Answers with the number of looks, and whether the upload is still there.
+fn delete_listed(listed_ms_ago: u64, is_locked: bool) -> (usize, bool) {
+    let host = FakeHost::default();
+    host.advance(60_000);
+    let texts: Vec<String> = numbered("k", 4).collect();
+    let mut bucket = FakeBucket::new(&host, texts.clone());
+    if is_locked {
+        bucket.culprits.insert("k00003".to_owned(), R2Error::ObjectLocked);
+        bucket.uploads.borrow_mut().insert(1, "k00001".to_owned());
+    }
+    let keys: Vec<_> = texts.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
+    let attempt = Attempt {
+        keys: &keys,
+        undecided: (0..4).collect(),
+        requested_at: host.now(),
+        looks: Looks::Listed(Some(host.now().minus_millis(listed_ms_ago))),
+        number: 1,
+        last_error: None,
+        deadline: host.now().plus_millis(60_000),
+    };
+    block_on(delete_keys(&attempt, &Allowance::of(1, 0), &bucket, &host));
+    (bucket.looks.get(), bucket.objects.borrow().contains_key("k00001"))
+}
+
+#[test]
+fn a_listing_is_a_look_for_six_seconds_and_not_for_the_halves_of_a_call() {
+    assert_eq!(delete_listed(6_000, false), (0, false));
+    assert_eq!(delete_listed(6_001, false).0, 4);
+    let (looks, is_kept) = delete_listed(0, true);
+    assert!(looks >= 4 && is_kept, "{looks}");
+}
+
 /// What happens while a deletion is at work.
 #[derive(Clone, Debug)]
 enum Happening {
