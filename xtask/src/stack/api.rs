@@ -20,7 +20,7 @@ pub struct Api {
 pub struct Deletion {
     /// Its id.
     pub id: String,
-    /// `queued`, `running`, `cancelling`, or final: `succeeded`, `failed`, `cancelled`.
+    /// `accepting`, `queued`, `running`, `cancelling`, or final: `succeeded`, `failed`, `cancelled`, `planned`.
     pub state: String,
     /// Where its keys are.
     pub counts: Counts,
@@ -39,7 +39,7 @@ pub struct Deletion {
 impl Deletion {
     /// Whether its state can still change.
     pub fn is_final(&self) -> bool {
-        ["succeeded", "failed", "cancelled"].contains(&self.state.as_str())
+        ["succeeded", "failed", "cancelled", "planned"].contains(&self.state.as_str())
     }
 }
 
