@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use crash::{Counts, Decision, Fault, Gate, Pair, QUEUE, R2Error, When, until};
+use crash::{Counts, Decision, Fault, Gate, Neighbours, Pair, QUEUE, R2Error, When, until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -334,6 +334,24 @@ fn a_bucket_that_cannot_be_listed_fails_the_prefix_when_the_attempts_are_over() 
     let failures = pair.failures(&id)?;
     assert_eq!((&failures[0]["key"], &failures[0]["code"]), (&json!("sweep/"), &json!("sweep_incomplete")));
     assert_eq!(pair.bucket.keys().len(), FEW - 2_000 + BYSTANDERS.len());
+    Ok(())
+}
+
+/// A locked object is found by each pass and told once, and is what a look at the end finds.
+#[test]
+fn a_locked_object_fails_alone_and_is_what_is_left() -> Result<()> {
+    let pair = filled(FEW)?;
+    let locked = key(1_234);
+    pair.bucket.lock([locked.clone()], Neighbours::Kept);
+    let id = accept(&pair, &json!({"prefixes": ["sweep/"], "verify": true}))?;
+    assert_eq!(finish(&pair, &id)?, 0);
+    let counts = Counts { total: 3_500, deleted: 3_499, failed: 1, ..Counts::default() };
+    assert_eq!(pair.progress(&id)?, ("failed".to_owned(), counts));
+    let failures = pair.failures(&id)?;
+    assert_eq!((&failures[0]["key"], &failures[0]["code"]), (&json!(locked), &json!("object_locked")));
+    let verification = &pair.status(&id)?["verification"];
+    assert_eq!((&verification["objects_left"], &verification["uploaded_since"]), (&json!(1), &json!(0)));
+    assert_left(&pair, &[locked]);
     Ok(())
 }
 
