@@ -51,7 +51,7 @@ pub(crate) struct Attempt<'a> {
     /// Where the fence looks.
     pub(crate) looks: Looks<'a>,
     /// The delivery's number, from 1.
-    pub(crate) attempt: u32,
+    pub(crate) number: u32,
     /// The error that left them undecided, where R2 was the cause.
     pub(crate) last_error: Option<R2Error>,
     /// When no call may be begun any more.
@@ -73,7 +73,7 @@ impl Attempt<'_> {
     /// Whether keys are looked at that a call is to delete which is begun at `now`.
     fn looks(&self, now: Timestamp) -> bool {
         match self.looks {
-            Looks::Message(message) => message.looks(self.attempt, now),
+            Looks::Message(message) => message.looks(self.number, now),
             Looks::Listed(_) => true,
             Looks::Never => false,
         }
@@ -137,7 +137,7 @@ impl Work {
         Self {
             report: ChunkReport::default(),
             slices: VecDeque::from([all]),
-            first_size: first_call_size(attempt.attempt, attempt.last_error),
+            first_size: first_call_size(attempt.number, attempt.last_error),
             hopeless_calls: 0,
         }
     }

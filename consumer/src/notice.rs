@@ -19,6 +19,10 @@ use crate::time_limit::in_time;
 /// How long the endpoint may take to answer, in milliseconds: what Standard Webhooks recommends at the least.
 pub const POST_MS_MAX: u64 = 15_000;
 
+/// How long is waited after each send that the Queue refuses, in milliseconds, before the next and last: a sweep that is not
+/// handed on waits for upkeep.
+const SEND_PAUSES_MS: [u64; 3] = [500, 2_000, 0];
+
 /// The endpoint, as far as sending to it needs.
 pub trait Endpoint {
     /// Posts a webhook: the status of the answer, whatever it is, without following a redirect and without reading more than
@@ -89,12 +93,19 @@ impl<Q: Queue, E: Endpoint> Notices<'_, Q, E> {
     pub(crate) async fn announce(&self, ended: &Ended, host: &impl Host) {
         let Ended { finished, due } = ended;
         let now = host.now();
-        finished.iter().for_each(|finished| host.emit(&finished.event(now)));
+        for finished in finished {
+            host.emit(&finished.event(now));
+        }
         let notices =
             finished.iter().filter(|_| self.are_wanted()).map(|finished| finished.notice().to_message());
         let messages: Vec<String> = due.iter().map(SweepRef::to_message).chain(notices).collect();
         for send in messages.chunks(SEND_MESSAGES_MAX) {
-            self.send(send.to_vec(), 0, host).await;
+            for pause_ms in SEND_PAUSES_MS {
+                if self.send(send.to_vec(), 0, host).await {
+                    break;
+                }
+                host.sleep(pause_ms).await;
+            }
         }
     }
 
@@ -182,9 +193,10 @@ impl<Q: Queue, E: Endpoint> Notices<'_, Q, E> {
         }
     }
 
-    /// Sends messages, as well as it goes: what the Queue does not take in time, upkeep sends when it is overdue.
-    async fn send(&self, bodies: Vec<String>, delay_seconds: u32, host: &impl Host) {
-        let _ = in_time(self.queue.send(bodies, delay_seconds), POST_MS_MAX, host).await;
+    /// Sends messages, as well as it goes: whether the Queue has taken them in time. What it has not, upkeep sends when it is
+    /// overdue.
+    async fn send(&self, bodies: Vec<String>, delay_seconds: u32, host: &impl Host) -> bool {
+        matches!(in_time(self.queue.send(bodies, delay_seconds), POST_MS_MAX, host).await, Some(Ok(())))
     }
 }
 

@@ -132,13 +132,12 @@ impl Bucket for R2 {
             ("prefix", JsValue::from_str(call.prefix)),
             ("startAfter", optional(call.start_after)),
             ("delimiter", optional(call.delimiter)),
-            ("limit", JsValue::from_f64(call.limit as f64)),
+            ("limit", JsValue::from(call.limit)),
         ]);
         let listed = self.0.call("list", &Array::of1(&options)).await;
         let listed = listed.map_err(|message| R2Error::from_message(&message))?;
         let field = |of: &JsValue, name| Reflect::get(of, &JsValue::from_str(name)).unwrap_or_default();
-        let (objects, groups) = (field(&listed, "objects"), field(&listed, "delimitedPrefixes"));
-        let (objects, groups) = (Array::from(&objects), Array::from(&groups));
+        let objects = Array::from(&field(&listed, "objects"));
         let objects = objects.iter().map(|object| {
             Ok(ListedObject {
                 key: field(&object, "key").as_string().ok_or(R2Error::Other(0))?,
@@ -146,6 +145,7 @@ impl Bucket for R2 {
                 uploaded_at: uploaded_at(&object)?,
             })
         });
+        let groups = Array::from(&field(&listed, "delimitedPrefixes"));
         Ok(Listing {
             objects: objects.collect::<Result<_, R2Error>>()?,
             groups: groups.iter().filter_map(|group| group.as_string().map(Group)).collect(),

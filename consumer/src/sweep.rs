@@ -243,7 +243,7 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
                 Fence::Off => Looks::Never,
                 Fence::Auto | Fence::Always => Looks::Listed(self.listed_at.take()),
             },
-            attempt: self.attempts,
+            number: self.attempts,
             last_error: self.state.last_error,
             deadline: *deadline,
         };
@@ -329,7 +329,7 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
 
     /// Cuts off what others can sweep, when the range goes on and on: what remains, and the rest.
     async fn divide(&mut self, progress: &mut SweepProgress) -> Option<(SweepRange, Vec<SweepRange>)> {
-        let Ports { bucket, host, allowance, .. } = self.ports;
+        let Ports { bucket, host, allowance, deadline, .. } = self.ports;
         let Cursor(last) = progress.cursor.as_ref()?;
         let most = SWEEP_RANGES_MAX.saturating_sub(self.grant.ranges);
         let is_divisible = self.grant.phase != SweepPhase::Verify && progress.passes == 0 && most > 0;
@@ -337,7 +337,7 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
             return None;
         }
         progress.pages = 0;
-        let (cuts, lists) = divide(&self.grant.range, last, most, allowance, *bucket, *host).await;
+        let (cuts, lists) = divide(&self.grant.range, last, most, *deadline, allowance, *bucket, *host).await;
         self.report.lists += lists;
         let mut range = self.grant.range.clone();
         let others = range.split(cuts);

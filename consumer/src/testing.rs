@@ -236,16 +236,11 @@ impl Bucket for FakeBucket<'_> {
                 listing.truncated = true;
                 break;
             }
-            match group {
-                Some(group) => listing.groups.push(Group(group.to_owned())),
-                None => {
-                    self.looked_at.borrow_mut().insert(key.clone(), began_at);
-                    listing.objects.push(ListedObject {
-                        key: key.clone(),
-                        size: key.len() as u64,
-                        uploaded_at,
-                    });
-                }
+            if let Some(group) = group {
+                listing.groups.push(Group(group.to_owned()));
+            } else {
+                self.looked_at.borrow_mut().insert(key.clone(), began_at);
+                listing.objects.push(ListedObject { key: key.clone(), size: key.len() as u64, uploaded_at });
             }
         }
         Ok(listing)

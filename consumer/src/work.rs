@@ -32,7 +32,7 @@ impl Worked {
             undecided: grant.undecided.iter().collect(),
             requested_at: body.requested_at,
             looks: Looks::Message(&body),
-            attempt: attempts,
+            number: attempts,
             last_error: grant.last_error,
             deadline,
         };
@@ -50,7 +50,8 @@ impl Worked {
             Some(SkippedKey { position, key_json: key_json(&body.keys, position)?, uploaded_at })
         });
         let outcome = ChunkOutcome::new(grant, report.deleted.iter().copied(), failed, last_error, attempts)
-            .with_skipped(skipped.collect());
+            .with_skipped(skipped.collect())
+            .with_digest(|position| body.keys.get(position).map(ObjectKey::as_str));
         Self { index, attempts, outcome, report, dead_letter: None }
     }
 

@@ -21,6 +21,8 @@ pub struct NewDeletion {
     pub part: Option<NewPart>,
     /// What it deletes by prefix.
     pub sweep: Option<NewSweep>,
+    /// Whether the deleted keys are digested for a receipt, and what is left under the prefixes is counted at the end.
+    pub verify: bool,
     /// How many keys were asked for besides, when it is a dry run: none of them is in its part.
     pub planned_keys: Option<usize>,
     /// The caller's names and values.
@@ -36,8 +38,6 @@ pub struct NewSweep {
     pub ranges: Vec<SweepRange>,
     /// Nothing is deleted when there are more objects than this.
     pub max_objects: Option<u64>,
-    /// Whether what is left is counted at the end.
-    pub verify: bool,
 }
 
 /// An Idempotency-Key with what it was sent with.
@@ -141,7 +141,7 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
             deletion.fence.as_str().into(),
             prefixes.as_ref().map(json).transpose()?.into(),
             sweep.and_then(|sweep| sweep.max_objects).into(),
-            u32::from(sweep.is_some_and(|sweep| sweep.verify)).into(),
+            u32::from(deletion.verify).into(),
             deletion.planned_keys.into(),
         ],
     ));

@@ -1,5 +1,5 @@
 use protocol::limits::PART_CHUNKS_MAX;
-use protocol::{ChunkRef, Positions, R2Error, Timestamp, UnreadableReason};
+use protocol::{ChunkRef, KeyDigest, Positions, R2Error, Timestamp, UnreadableReason};
 use serde::Serialize;
 
 use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
@@ -51,6 +51,8 @@ pub struct Grant {
     pub undecided: Positions,
     /// The error that left them so, where R2 was the cause.
     pub last_error: Option<R2Error>,
+    /// The digest of the keys deleted so far, where one is kept.
+    pub digest: Option<KeyDigest>,
     pub(crate) deleted: usize,
     pub(crate) skipped: usize,
     pub(crate) failed: usize,
@@ -81,7 +83,7 @@ SELECT d.id IS NOT NULL AS known,
        d.cancelled_at IS NOT NULL AS cancelled,
        json_extract(p.chunk_keys, '$[' || ((r.value ->> 'chunk') % 1000) || ']') IS r.value ->> 'keys' AS in_deletion,
        c.claimed_by, c.claimed_until, c.deleted, c.skipped, c.failed, c.undecided, c.last_r2_code,
-       c.finished_at IS NOT NULL AS finished
+       c.finished_at IS NOT NULL AS finished, d.verify, c.digest
 FROM json_each(?1) AS r
 LEFT JOIN deletions AS d ON d.id = r.value ->> 'deletion'
 LEFT JOIN parts AS p ON p.deletion = d.id AND p.generation = r.value ->> 'generation' AND p.part = (r.value ->> 'chunk') / 1000
@@ -148,6 +150,17 @@ fn read_reply(row: &Row, request: &ClaimRequest, token: &str) -> Result<ClaimRep
     Ok(ClaimReply::ClaimedElsewhere { until: row.time("claimed_until")? })
 }
 
+/// The digest so far, where one is kept: from the columns `verify` and `digest`.
+pub(crate) fn read_digest(row: &Row) -> Result<Option<KeyDigest>, LedgerError> {
+    if !row.is("verify")? {
+        return Ok(None);
+    }
+    match row.text_if_any("digest")? {
+        Some(_) => row.parsed("digest").map(Some),
+        None => Ok(Some(KeyDigest::default())),
+    }
+}
+
 fn read_grant(row: &Row, request: &ClaimRequest) -> Result<Grant, LedgerError> {
     let undecided = match row.text_if_any("undecided")? {
         None => Positions::all(request.keys),
@@ -158,6 +171,7 @@ fn read_grant(row: &Row, request: &ClaimRequest) -> Result<Grant, LedgerError> {
         chunk: request.chunk.clone(),
         undecided,
         last_error: row.number_if_any("last_r2_code")?.map(R2Error::from_code),
+        digest: read_digest(row)?,
         deleted: row.number("deleted")?,
         skipped: row.number("skipped")?,
         failed: row.number("failed")?,

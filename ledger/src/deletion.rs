@@ -1,6 +1,6 @@
-use protocol::{Counts, DeletionId, FailureCode, Fence, Labels, Progress, State, Timestamp};
+use protocol::{Counts, DeletionId, FailureCode, Fence, KeyDigest, Labels, Progress, State, Timestamp};
 
-use crate::database::{Database, LedgerError, Row, Statement, json, next_rows};
+use crate::database::{Database, LedgerError, Row, Statement, json, next_rows, run};
 use crate::{notice, outbox};
 
 /// A deletion as the ledger knows it.
@@ -167,9 +167,45 @@ pub(crate) async fn find_all(
     found.iter().map(|row| read_record(row, &errors)).collect()
 }
 
+/// A page of the digests of a deletion's chunks.
+const DIGESTS: &str = "\
+SELECT generation, chunk, digest FROM chunks
+WHERE deletion = ?1 AND digest IS NOT NULL AND (?2 IS NULL OR (generation, chunk) > (?2, ?3))
+ORDER BY generation, chunk LIMIT ?4";
+
+/// How many digests are read at once: at a thousand keys a chunk, those of five million keys.
+const DIGESTS_AT_ONCE: usize = 5_000;
+
+/// The digest of all keys that a deletion has deleted; `None` when none is kept.
+pub(crate) async fn sum_digests(
+    database: &impl Database,
+    id: &DeletionId,
+) -> Result<Option<KeyDigest>, LedgerError> {
+    let (mut sum, mut after) = (None, None::<(u64, u64)>);
+    loop {
+        let (generation, chunk) = after.unzip();
+        let parameters = [id.as_str().into(), generation.into(), chunk.into(), DIGESTS_AT_ONCE.into()];
+        let rows = run(database, Statement::new(DIGESTS, parameters)).await?;
+        for row in &rows {
+            let digest: KeyDigest = row.parsed("digest")?;
+            sum = Some(digest.plus(sum.unwrap_or_default()));
+            after = Some((row.number("generation")?, row.number("chunk")?));
+        }
+        if rows.len() < DIGESTS_AT_ONCE {
+            return Ok(sum);
+        }
+    }
+}
+
 fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError> {
     let id = row.text("id")?;
     let errors = errors.iter().filter(|error| error.text("deletion") == Ok(id)).map(read_error);
+    let errors = errors.collect::<Result<Vec<_>, _>>()?;
+    let prefixes_failed: u64 = errors
+        .iter()
+        .filter(|error| error.code.is_some_and(FailureCode::is_of_a_prefix))
+        .map(|error| error.count)
+        .sum();
     let cancelled_at = row.time_if_any("cancelled_at")?;
     let progress = Progress {
         accepting: row.time_if_any("sealed_at")?.is_none(),
@@ -204,11 +240,12 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
         not_before: row.time("not_before")?,
         started_at: row.time_if_any("started_at")?,
         finished_at,
-        errors: errors.collect::<Result<_, _>>()?,
+        errors,
         labels: serde_json::from_str(row.text("labels")?)
             .map_err(|error| LedgerError::new(format!("the labels of a deletion: {error}")))?,
         prefixes: row.text_if_any("prefixes")?.map(str::to_owned),
-        found: row.number("found")?,
+        // A prefix that failed counts among what its sweep has found, and is no key.
+        found: row.number::<u64>("found")?.saturating_sub(prefixes_failed),
         plan: row.number_if_any("planned_keys")?.map(|keys| read_plan(row, keys)).transpose()?,
         verification: match row.time_if_any("verified_at")? {
             Some(verified_at) if !progress.sweeping => Some(Verification {

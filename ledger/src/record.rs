@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use protocol::{
-    ChunkRef, Counts, DeletionId, Event, FailureCode, NoticeRef, Positions, Progress, R2Error, State,
-    SweepRef, Timestamp,
+    ChunkRef, Counts, DeletionId, Event, FailureCode, KeyDigest, NoticeRef, Positions, Progress, R2Error,
+    State, SweepRef, Timestamp,
 };
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ pub struct RecordBatch {
 #[derive(Clone, Debug)]
 pub struct ChunkOutcome {
     grant: Grant,
-    deleted: usize,
+    deleted: Vec<usize>,
     skipped: Vec<SkippedKey>,
     failed: Vec<FailedKey>,
     undecided: Positions,
@@ -129,7 +129,7 @@ impl ChunkOutcome {
     ) -> Self {
         let mut open: BTreeSet<usize> = grant.undecided.iter().collect();
         let failed: Vec<FailedKey> = failed.into_iter().filter(|key| open.remove(&key.position)).collect();
-        let deleted = deleted.into_iter().filter(|position| open.remove(position)).count();
+        let deleted = deleted.into_iter().filter(|position| open.remove(position)).collect();
         let undecided = open.into_iter().collect();
         Self { grant, deleted, skipped: Vec::new(), failed, undecided, last_error, attempts }
     }
@@ -143,6 +143,14 @@ impl ChunkOutcome {
         self
     }
 
+    /// The same with the digest of the keys deleted, if the ledger keeps one.
+    #[must_use]
+    pub fn with_digest<'k>(mut self, key: impl Fn(usize) -> Option<&'k str>) -> Self {
+        let deleted = || self.deleted.iter().filter_map(|&position| key(position));
+        self.grant.digest = self.grant.digest.map(|digest| deleted().fold(digest, KeyDigest::with));
+        self
+    }
+
     /// The chunk.
     pub fn chunk(&self) -> &ChunkRef {
         &self.grant.chunk
@@ -150,7 +158,7 @@ impl ChunkOutcome {
 
     /// How many keys this attempt has confirmed absent.
     pub fn deleted(&self) -> usize {
-        self.deleted
+        self.deleted.len()
     }
 
     /// How many keys this attempt has left alone.
@@ -192,7 +200,7 @@ UPDATE chunks
 SET claimed_by = NULL, claimed_until = 0,
     deleted = o.value ->> 'deleted', skipped = o.value ->> 'skipped', failed = o.value ->> 'failed',
     undecided = o.value ->> 'undecided', last_r2_code = o.value ->> 'last_r2_code',
-    recorded_at = ?3, finished_at = CASE WHEN o.value ->> 'finished' THEN ?3 END
+    digest = o.value ->> 'digest', recorded_at = ?3, finished_at = CASE WHEN o.value ->> 'finished' THEN ?3 END
 FROM json_each(?1) AS o
 WHERE chunks.deletion = o.value ->> 'deletion' AND chunks.generation = o.value ->> 'generation'
   AND chunks.chunk = o.value ->> 'chunk'
@@ -345,6 +353,7 @@ struct WireOutcome<'a> {
     undecided: String,
     last_r2_code: Option<u32>,
     finished: bool,
+    digest: Option<String>,
 }
 
 impl<'a> From<&'a ChunkOutcome> for WireOutcome<'a> {
@@ -354,13 +363,14 @@ impl<'a> From<&'a ChunkOutcome> for WireOutcome<'a> {
             deletion: grant.chunk.deletion.as_str(),
             generation: grant.chunk.generation,
             chunk: grant.chunk.chunk,
-            deleted: grant.deleted + deleted,
+            deleted: grant.deleted + deleted.len(),
             skipped: grant.skipped + skipped.len(),
             failed: grant.failed + failed.len(),
             undecided: undecided.to_json(),
             // What earlier attempts met is no news once the last key is decided.
             last_r2_code: last_error.filter(|_| !undecided.is_empty()).map(R2Error::code),
             finished: undecided.is_empty(),
+            digest: grant.digest.map(|digest| digest.to_string()),
         }
     }
 }

@@ -1,4 +1,4 @@
-use protocol::{DeletionId, NoticeRef, RequestId, SweepRef, Timestamp};
+use protocol::{DeletionId, KeyDigest, NoticeRef, RequestId, SweepRef, Timestamp};
 
 use crate::admission::{self, EarlierRequest, NewDeletion};
 use crate::claim::{self, ClaimBatch, ClaimReply, Settled};
@@ -223,6 +223,13 @@ pub trait ProducerLedger {
         after: Option<KeyCursor>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<SkipRecord>, LedgerError>>;
+
+    /// The digest of all keys that a deletion has deleted; `None` when none is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`].
+    fn sum_digests(&self, id: &DeletionId) -> impl Future<Output = Result<Option<KeyDigest>, LedgerError>>;
 
     /// At most `limit` messages that could not be read, by id, that come after the message `after`.
     ///
@@ -523,6 +530,10 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
     ) -> Result<Vec<SkipRecord>, LedgerError> {
         let rows = run(&self.database, skip::list(id, after, limit)).await?;
         rows.iter().map(skip::read_record).collect()
+    }
+
+    async fn sum_digests(&self, id: &DeletionId) -> Result<Option<KeyDigest>, LedgerError> {
+        deletion::sum_digests(&self.database, id).await
     }
 
     async fn list_unreadable(

@@ -8,7 +8,7 @@ mod state;
 use protocol::{DeletionId, Fence, R2Error, SweepPhase, SweepRange, SweepRef, Timestamp, UnreadableReason};
 
 pub use self::state::{Cursor, ListedObject, Page, PageKey, SweepProgress, SweepState, SweepTally};
-use crate::claim::Settled;
+use crate::claim::{Settled, read_digest};
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows, run};
 use crate::record::{self, Ended, FailedKey, SkippedKey, WireFailure, WireSkip};
 
@@ -150,7 +150,7 @@ SELECT s.sweep IS NOT NULL AS known, s.step, s.phase, s.range, s.progress,
        s.objects, s.bytes, s.uploaded_since, s.oldest_at, s.newest_at, s.sample,
        s.ended_at IS NULL AND s.due_at IS NOT NULL AND d.cancelled_at IS NULL AND d.finished_at IS NULL AS open,
        d.requested_at, d.fence, d.verify, d.planned_keys IS NOT NULL AS dry_run,
-       c.claimed_by, c.claimed_until, c.keys, c.deleted, c.skipped, c.failed, c.last_r2_code,
+       c.claimed_by, c.claimed_until, c.keys, c.deleted, c.skipped, c.failed, c.last_r2_code, c.digest,
        (SELECT COUNT(*) FROM sweeps WHERE deletion = d.id) AS ranges,
        EXISTS (SELECT 1 FROM chunks WHERE deletion = d.id AND failed + skipped > 0) AS has_known_keys
 FROM deletions AS d
@@ -210,6 +210,7 @@ fn read_grant(row: &Row, sweep: &SweepRef) -> Result<SweepGrant, LedgerError> {
             deleted: row.number("deleted")?,
             skipped: row.number("skipped")?,
             failed: row.number("failed")?,
+            digest: read_digest(row)?,
             last_error: row.number_if_any("last_r2_code")?.map(R2Error::from_code),
             progress: serde_json::from_str(row.text("progress")?).map_err(|_| broken("progress"))?,
             tally: SweepTally {
@@ -320,7 +321,7 @@ SET keys = CASE WHEN ",
     " THEN ?5 ELSE ?6 END, skipped = CASE WHEN ",
     not_cancelled!(),
     " THEN ?7 ELSE ?8 END,
-    deleted = ?9, failed = ?10, last_r2_code = ?11, recorded_at = ?4, finished_at = ?12,
+    deleted = ?9, failed = ?10, last_r2_code = ?11, digest = ?14, recorded_at = ?4, finished_at = ?12,
     claimed_by = CASE WHEN ?13 AND ",
     not_cancelled!(),
     " THEN claimed_by END,
@@ -397,7 +398,7 @@ pub(crate) async fn turn(
     }
     statements.push(record_sweep(turn, bound)?);
     let chunk_at = statements.len();
-    statements.push(record_chunk(turn, bound)?);
+    statements.push(record_chunk(turn, bound));
     if grant.phase == SweepPhase::Count {
         let [fail, count] = BRAKE;
         let at_hand = [id.clone(), number.clone(), now.as_millis().into()];
@@ -478,14 +479,11 @@ fn record_sweep(
     ))
 }
 
-fn record_chunk(
-    turn: &SweepTurn<'_>,
-    bound: impl Fn(Vec<Value>) -> Vec<Value>,
-) -> Result<Statement, LedgerError> {
+fn record_chunk(turn: &SweepTurn<'_>, bound: impl Fn(Vec<Value>) -> Vec<Value>) -> Statement {
     let SweepTurn { grant, now, state, then, .. } = turn;
     let planned = turn.planned.as_ref();
     let is_over = *then == SweepThen::GiveUp || (*then == SweepThen::EndPhase && grant.is_last_phase());
-    Ok(Statement::new(
+    Statement::new(
         RECORD_CHUNK,
         bound(vec![
             (state.keys + planned.map_or(0, Page::keys)).into(),
@@ -497,8 +495,9 @@ fn record_chunk(
             state.last_error.filter(|_| !state.progress.page.is_empty()).map(R2Error::code).into(),
             is_over.then_some(now.as_millis()).into(),
             u32::from(*then == SweepThen::GoOn).into(),
+            state.digest.map(|digest| digest.to_string()).into(),
         ]),
-    ))
+    )
 }
 
 /// What it wakes is due now, so that the next round leaves it alone for as long as this one did. The step stays: the message

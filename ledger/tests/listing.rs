@@ -82,6 +82,7 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
         },
         idempotency: None,
         sweep: None,
+        verify: false,
         planned_keys: None,
         labels,
     };

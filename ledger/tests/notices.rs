@@ -37,6 +37,7 @@ fn ledger(numbers: &[u128]) -> Ledger {
             fence: Fence::Auto,
             part: Some(part(number)),
             sweep: None,
+            verify: false,
             planned_keys: None,
             idempotency: None,
             labels: protocol::Labels::default(),

@@ -123,7 +123,7 @@ async fn fill_and_send<L: ProducerLedger>(
     }
 
     // (5) Write the last row, (6) write down.
-    let dry_run = sweep.dry_run;
+    let (dry_run, verify) = (sweep.dry_run, sweep.verify);
     let sweep = sweep.resolve(prefixes, scope, place, ledger, host).await?;
     if let Some(sweep) = sweep.as_ref().filter(|_| outbox.has_no_keys()) {
         let begin =
@@ -153,6 +153,7 @@ async fn fill_and_send<L: ProducerLedger>(
             sending_until: admitted_at.plus_millis(SENDING_MS),
         }),
         sweep,
+        verify,
         planned_keys: taken.filter(|_| dry_run).map(|taken| taken.keys),
         labels,
         idempotency,

@@ -40,6 +40,7 @@ mod query;
 mod queue;
 mod rate_limit;
 mod read;
+mod receipt;
 mod redrive;
 mod router;
 mod scope;

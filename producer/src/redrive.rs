@@ -43,7 +43,7 @@ const DRY_RUN: &str = "dry_run";
 ///
 /// 1. The call takes nothing: 422 for a query or a field, which could be one that was meant to narrow it.
 /// 2. *await* Find the deletion: 404. One whose redrive is under way is finished sending and answered as it is, 202; one
-///    without failures is answered as it is, 200. 409 for one that is not over, or that was cancelled.
+///    without failures of keys is answered as it is, 200. 409 for one that is not over, or that was cancelled.
 /// 3. *await* Send the failures again, see [`send_again`]; 202.
 pub(crate) async fn deletion(
     id: &str,
@@ -63,7 +63,11 @@ pub(crate) async fn deletion(
     match record {
         DeletionRecord { state: State::Failed, .. } => {
             // (3) Send.
-            send_again(&record, FailureFilter::default(), request_id, ports).await?;
+            let sent = send_again(&record, FailureFilter::default(), request_id, ports).await?;
+            // Nothing was sent: somebody else was first, or what has failed is a prefix.
+            if sent == 0 && read::find(id, principal, *ledger, *host).await?.state.is_final() {
+                return read::deletion(id, principal, *ledger, *host).await;
+            }
         }
         DeletionRecord { state: State::Queued | State::Running, generation: 1.., .. } => {
             let DeletionRecord { id, generation, .. } = &record;

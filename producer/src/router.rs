@@ -17,6 +17,7 @@ use crate::put_part::put_part;
 use crate::queue::Queue;
 use crate::rate_limit::{Caller, RateLimiter, check_rate};
 use crate::read;
+use crate::receipt::receipt;
 use crate::redrive;
 use crate::scope::Scope;
 use crate::seal::seal;
@@ -77,6 +78,7 @@ pub(crate) enum Call {
     ListUnreadableMessages,
     PutPart,
     ReadDeletion,
+    ReadReceipt,
     ReadStats,
     RedriveDeletion,
     RedriveFailures,
@@ -93,6 +95,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route("POST", "/v1/deletions/{id}/redrive", Access::AnyOf(&[Role::Operate], Call::RedriveDeletion)),
     route("PUT", "/v1/deletions/{id}/parts/{number}", Access::AnyOf(&[Role::Delete], Call::PutPart)),
     route("POST", "/v1/deletions/{id}/seal", Access::AnyOf(&[Role::Delete], Call::SealDeletion)),
+    route("GET", "/v1/deletions/{id}/receipt", Access::AnyOf(&[Role::Read], Call::ReadReceipt)),
     route("GET", "/v1/deletions/{id}/failures", Access::AnyOf(&[Role::Read], Call::ListKeys(KeyList::Failures))),
     route("GET", "/v1/deletions/{id}/skipped", Access::AnyOf(&[Role::Read], Call::ListKeys(KeyList::Skipped))),
     route("POST", "/v1/redrives", Access::AnyOf(&[Role::Operate], Call::RedriveFailures)),
@@ -227,6 +230,7 @@ where
         Call::CreateDeletion => accept(request, query, scope, request_id, ports).await,
         Call::ListDeletions => list::deletions(query, principal, *ledger, *host).await,
         Call::ReadDeletion => read::deletion(id, principal, *ledger, *host).await,
+        Call::ReadReceipt => receipt(id, query, principal, *ledger, *host).await,
         Call::CancelDeletion => read::cancel(id, principal, *ledger, *queue, *host).await,
         Call::ListKeys(list) => {
             read::keys(list, id, query, principal, request.accept.as_deref(), *ledger, *host).await

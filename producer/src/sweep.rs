@@ -84,12 +84,11 @@ impl Sweep {
         Ok(true)
     }
 
-    /// 422 for what makes no sense together: a brake or a verification of nothing, and a plan of a plan.
+    /// 422 for what makes no sense together: a brake of nothing, and a plan of a plan.
     pub(crate) fn check_whole(&self, place: Place) -> Result<(), Problem> {
         let nothing = "expected prefixes, a project or a plan beside it: it is about what they find";
         let found = [
             (self.max_objects.is_some() && !self.is_asked_for(), "max_objects", nothing),
-            (self.verify && !self.is_asked_for(), "verify", nothing),
             (self.dry_run && self.plan.is_some(), "plan", "expected no plan of a dry run, which makes one"),
         ];
         match found.into_iter().find(|(is_wrong, ..)| *is_wrong) {
@@ -160,7 +159,7 @@ impl Sweep {
             max_objects = Some(max_objects.map_or(most, |objects| objects.min(most)));
         }
         let ranges: Vec<_> = prefixes.into_iter().map(SweepRange::of).collect();
-        Ok((!ranges.is_empty()).then_some(NewSweep { ranges, max_objects, verify: self.verify }))
+        Ok((!ranges.is_empty()).then_some(NewSweep { ranges, max_objects }))
     }
 
     /// Whether it asks for anything to be deleted.

@@ -49,6 +49,10 @@ pub const RETENTION_MS: u64 = 7 * 86_400_000;
 pub const RETENTION_FAILED_MS: u64 = 30 * 86_400_000;
 
 /// What is known of a deletion besides its counts.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; what follows from them is a State"
+)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Parts of it may still come.

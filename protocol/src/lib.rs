@@ -11,6 +11,7 @@
 //! Anything that does I/O, reads a clock or draws a random number: those are arguments here.
 
 mod counts;
+mod digest;
 mod event;
 mod failure;
 mod fence;
@@ -31,6 +32,7 @@ mod trailing_code;
 mod ulid;
 
 pub use counts::{Counts, Progress, RETENTION_FAILED_MS, RETENTION_MS, State};
+pub use digest::{InvalidKeyDigest, KeyDigest};
 pub use event::{Event, Log, NoticeAttempt, Severity};
 pub use failure::FailureCode;
 pub use fence::{Fence, InvalidFence};

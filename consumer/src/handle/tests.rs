@@ -74,6 +74,7 @@ impl<'a> World<'a> {
             }),
             idempotency: None,
             sweep: None,
+            verify: false,
             planned_keys: None,
             labels: protocol::Labels::default(),
         };

@@ -59,6 +59,7 @@ impl<'a> World<'a> {
             fence: Fence::Auto,
             part: Some(part),
             sweep: None,
+            verify: false,
             planned_keys: None,
             idempotency: None,
             labels: protocol::Labels::default(),

@@ -1,7 +1,7 @@
 //! Where a large range is cut, so that several consumers work side by side.
 
-use protocol::SweepRange;
 use protocol::limits::LIST_OBJECTS_MAX;
+use protocol::{SweepRange, Timestamp};
 
 use crate::allowance::Allowance;
 use crate::bucket::{Bucket, Group, ListCall, Listing};
@@ -28,12 +28,13 @@ pub(super) async fn divide(
     range: &SweepRange,
     last: &str,
     most: usize,
+    deadline: Timestamp,
     allowance: &Allowance,
     bucket: &impl Bucket,
     host: &impl Host,
 ) -> (Vec<String>, usize) {
     let most = most.min(CUTS_MAX);
-    let mut lister = Lister { range, lists: 0, allowance, bucket, host };
+    let mut lister = Lister { range, lists: 0, deadline, allowance, bucket, host };
     // By folders: those of the range's own level first, then those within the one at hand.
     let mut base = range.prefix.len();
     while let Some(prefix) = last.get(..base) {
@@ -92,6 +93,7 @@ fn spread(found: Vec<String>, most: usize) -> Vec<String> {
 struct Lister<'a, B, H> {
     range: &'a SweepRange,
     lists: usize,
+    deadline: Timestamp,
     allowance: &'a Allowance,
     bucket: &'a B,
     host: &'a H,
@@ -105,7 +107,8 @@ impl<B: Bucket, H: Host> Lister<'_, B, H> {
         limit: usize,
         delimiter: Option<&str>,
     ) -> Option<Listing> {
-        if self.lists >= LISTS_MAX || !self.allowance.take_head() {
+        let has_time = self.host.now() < self.deadline;
+        if self.lists >= LISTS_MAX || !has_time || !self.allowance.take_head() {
             return None;
         }
         self.lists += 1;

@@ -6,7 +6,7 @@ use ledger::{
     DeletionRecord, FailureFilter, NewDeletion, NewPart, NewSweep, ProducerLedger, SqlLedger, SqliteDatabase,
 };
 use proptest::prelude::*;
-use protocol::{Counts, DeletionId, RETRIES_MAX, RequestId, State, pack_keys};
+use protocol::{Counts, DeletionId, KeyDigest, RETRIES_MAX, RequestId, State, pack_keys};
 
 use super::*;
 use crate::testing::{FailingLedger, FakeBucket, FakeHost, WayOut};
@@ -97,7 +97,8 @@ impl<'a> World<'a> {
                 duplicates_removed: 0,
                 sending_until: now,
             }),
-            sweep: Some(NewSweep { ranges, max_objects: asked.max_objects, verify: asked.verify }),
+            sweep: Some(NewSweep { ranges, max_objects: asked.max_objects }),
+            verify: asked.verify,
             planned_keys: asked.dry_run.then_some(0),
             labels: protocol::Labels::default(),
             idempotency: None,
@@ -475,7 +476,9 @@ proptest! {
         let mut ids = vec![(world.accept(&asked), host.now())];
         host.advance(1);
         let before: BTreeMap<String, Timestamp> = world.bucket.objects.borrow().clone();
-        new.iter().for_each(|key| world.bucket.upload(key));
+        for key in &new {
+            world.bucket.upload(key);
+        }
 
         for happening in happenings {
             let pick = |index: prop::sample::Index| {
@@ -553,13 +556,20 @@ proptest! {
                 let was_there = before.iter().filter(|(key, at)| **at <= *requested_at && in_prefix(key));
                 let expected: BTreeSet<&String> = was_there.map(|(key, _)| key).chain(&named).collect();
                 let skipped_of_them = skipped_keys.iter().filter(|key| expected.contains(*key)).count();
-                let accounted = deleted as usize + skipped_of_them + failed_keys.len();
+                let accounted = usize::try_from(deleted).unwrap() + skipped_of_them + failed_keys.len();
                 // A key that was named and deleted can have an object again, which the sweep then leaves alone.
                 let again = skipped_keys.iter().filter(|key| named.contains(**key)).count();
                 prop_assert!(
                     (expected.len()..=expected.len() + again).contains(&accounted),
                     "{accounted} of {}: {:?}", expected.len(), found.counts
                 );
+                // The receipt's digest is of exactly those that were deleted.
+                let gone = expected.iter().filter(|key| !skipped_keys.contains(**key) && !failed_keys.contains(**key));
+                let digest = gone.fold(KeyDigest::default(), |digest, key| digest.with(key));
+                let kept = block_on(world.ledger.sum_digests(id)).unwrap();
+                if again == 0 && found.counts.total > 0 {
+                    prop_assert_eq!(kept, verify.then_some(digest));
+                }
             }
             if let Some(verification) = found.verification {
                 prop_assert!(verification.objects_left <= failed_keys.len() as u64);

@@ -44,6 +44,7 @@ impl<'a> World<'a> {
             part,
             idempotency: Some(Idempotency { key: number.to_string(), fingerprint: "body".to_owned() }),
             sweep: None,
+            verify: false,
             planned_keys: None,
             labels: protocol::Labels::default(),
         }

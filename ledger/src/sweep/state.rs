@@ -1,6 +1,6 @@
 use std::fmt;
 
-use protocol::{FailureCode, R2Error, SweepRange, Timestamp};
+use protocol::{FailureCode, KeyDigest, R2Error, SweepRange, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::database::LedgerError;
@@ -77,6 +77,8 @@ pub struct SweepState {
     pub(crate) deleted: u64,
     pub(crate) skipped: u64,
     pub(crate) failed: u64,
+    /// The digest of the keys deleted, where one is kept.
+    pub(crate) digest: Option<KeyDigest>,
     /// The error that left the page at hand undecided, where R2 was the cause.
     pub last_error: Option<R2Error>,
     /// How far the listing is.
@@ -153,16 +155,23 @@ impl SweepState {
         failed: &[(usize, FailureCode, Option<R2Error>)],
     ) -> Result<(Vec<SkippedKey>, Vec<FailedKey>), LedgerError> {
         let (mut skips, mut failures, mut undecided) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, PageKey { position, key }) in std::mem::take(&mut self.progress.page).into_iter().enumerate()
-        {
+        let page = std::mem::take(&mut self.progress.page);
+        let mut is_deleted = vec![false; page.len()];
+        for &at in deleted {
+            if let Some(is_deleted) = is_deleted.get_mut(at) {
+                *is_deleted = true;
+            }
+        }
+        for ((at, PageKey { position, key }), is_deleted) in page.into_iter().enumerate().zip(is_deleted) {
             if let Some(&(_, code, error)) = failed.iter().find(|(index, ..)| *index == at) {
                 self.failed += 1;
                 failures.push(FailedKey { position, key_json: key_json(&key)?, code, error });
             } else if let Some(&(_, uploaded_at)) = skipped.iter().find(|(index, _)| *index == at) {
                 self.skipped += 1;
                 skips.push(SkippedKey { position, key_json: key_json(&key)?, uploaded_at });
-            } else if deleted.contains(&at) {
+            } else if is_deleted {
                 self.deleted += 1;
+                self.digest = self.digest.map(|digest| digest.with(&key));
             } else {
                 undecided.push(PageKey { position, key });
             }

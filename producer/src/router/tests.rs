@@ -22,6 +22,7 @@ mod bodies;
 mod parts;
 mod reads;
 mod redrive;
+mod sweeps;
 mod wait;
 
 #[derive(Default)]

@@ -223,8 +223,8 @@ fn kind(text: &str) -> Option<Kind> {
     (form == "0000-00-00T00:00:00.000Z").then_some(Kind::Time)
 }
 
-/// What the page finds: a deletion whose message the platform has given up, one with an object that was uploaded since, and a
-/// message that nobody can read.
+/// What the page finds: a deletion whose message the platform has given up, one with an object that was uploaded since, a project
+/// that has files in three places, and a message that nobody can read.
 fn prepare(pair: &Pair) -> Result<()> {
     let post = |keys: [&str; 2], delay_seconds: u32| -> Result<String> {
         let body =
@@ -245,6 +245,7 @@ fn prepare(pair: &Pair) -> Result<()> {
     pair.gateway().put(&["proj_8/b.jpg".to_owned()], 1)?;
     pair.settle(&skipped)?;
 
+    pair.gateway().put(&["proj_46/a.jpg", "proj_46_b.jpg", "projects/46/c.jpg"].map(str::to_owned), 100)?;
     pair.gateway().send(&Message::text("half a mess"))
 }
 
@@ -316,6 +317,8 @@ fn the_tables_of_the_api_page_name_what_the_description_does() -> Result<()> {
     let named = [
         fields("DeletionRequest"),
         fields("Deletion"),
+        fields("Plan"),
+        fields("Verification"),
         fields("RedriveRequest"),
         words(&schemas["Fence"]["enum"]),
         words(&schemas["State"]["enum"]),

@@ -71,7 +71,9 @@ fn each_token_may_do_what_it_was_given_and_sees_what_is_its_own() -> Result<()> 
     let refused = post(&support, &["proj_42/a"])?;
     assert_eq!(refusal(&refused)?.1, "insufficient_scope");
     assert!(
-        refused.header("www-authenticate").is_some_and(|challenge| challenge.ends_with("scope=\"delete\""))
+        refused
+            .header("www-authenticate")
+            .is_some_and(|challenge| challenge.ends_with("scope=\"delete sweep\""))
     );
     assert!(pair.gateway().sql("SELECT id FROM deletions", &[])?.is_empty());
 

@@ -1,11 +1,13 @@
-//! `cargo xtask demo`: objects leave a bucket, and exactly those.
+//! `cargo xtask demo`: a project leaves a bucket, and exactly it.
 //!
 //! 1. Start the pair on an empty state.
-//! 2. Fill the bucket with objects under the naming patterns of the past, and with bystanders.
+//! 2. Fill the bucket with a project's files under the naming patterns of the past, and with neighbours.
 //! 3. Put a message on the queue that cannot be read.
-//! 4. Ask for the deletion, and watch it.
-//! 5. Prove by listing that the requested objects are gone and every other is there.
-//! 6. Show where the message ended.
+//! 4. Ask what deleting the project would delete, and look that nothing is gone by that.
+//! 5. Ask for the deletion by that plan, naming the files that a backend knows of; upload one file again; watch.
+//! 6. Check what the API says has become of them.
+//! 7. Prove by listing that the project is gone, but for what was uploaded since, and every neighbour is there.
+//! 8. Show where the message ended.
 
 mod objects;
 mod progress;
@@ -14,8 +16,12 @@ mod proof;
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
-use self::{objects::Objects, progress::Progress};
+use self::{
+    objects::{Objects, PROJECT},
+    progress::Progress,
+};
 use crate::{
     clock::{Stopwatch, wait_for},
     dev,
@@ -39,8 +45,8 @@ const UNREADABLE: &str = r#"{"v":1,"deletion":"del_"#;
 /// What `cargo xtask demo` takes.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// How many objects to delete
-    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u32).range(1..=i64::from(KEYS_MAX)))]
+    /// How many files the project has, at least 2: one that its backend knows of, and one that it does not
+    #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u32).range(2..=i64::from(KEYS_MAX)))]
     keys: u32,
     /// Leave the pair running afterwards
     #[arg(long)]
@@ -73,25 +79,44 @@ pub fn run(toolbox: &Toolbox, options: &Options) -> Result<()> {
 }
 
 fn show(stack: &Stack, objects: &Objects, interrupt: &Interrupt) -> Result<()> {
+    let (api, gateway) = (stack.api(), stack.gateway());
     // (2)
-    objects.put(&stack.gateway(), interrupt)?;
+    objects.put(&gateway, interrupt)?;
     output::say(objects.to_string());
-    proof::before(objects, &stack.gateway().list("")?)?;
     // (3)
-    stack.gateway().send(&Message::text(UNREADABLE))?;
+    gateway.send(&Message::text(UNREADABLE))?;
     // (4)
-    let asked = Stopwatch::start();
-    let accepted = stack.api().delete(&objects.requested)?;
-    let (id, messages) = (&accepted.id, accepted.messages);
-    output::say(format!("202 after {}: {id}, {messages} message(s)", output::seconds(asked.elapsed())));
-    let deletion = watch(&stack.api(), &accepted, interrupt)?;
-    let gone = asked.elapsed();
-    check(&deletion, objects)?;
-    output::say(format!("{}: {} deleted, 0 failed, 0 pending", deletion.state, deletion.counts.deleted));
+    let plan = plan(&api, objects, interrupt)?;
+    proof::before(objects, &gateway.list("")?)?;
+    output::say(format!(
+        "Dry run: deleting project {PROJECT} would delete {} files, {} bytes; all are still there",
+        objects.files(),
+        objects.bytes()
+    ));
     // (5)
-    output::say(proof::after(objects, &stack.gateway().list("")?)?);
+    let asked = Stopwatch::start();
+    let body = json!({ "objectKeys": objects.tracked, "project": PROJECT, "plan": plan.id, "verify": true });
+    let accepted = api.request(&body)?;
+    let after = asked.elapsed();
+    // Before it is listed, since all that was named is deleted first.
+    objects.upload_again(&gateway)?;
+    output::say(format!(
+        "202 after {}: {}, for the {} files that the backend knows of, and for the project by that plan",
+        output::seconds(after),
+        accepted.id,
+        objects.tracked.len()
+    ));
+    output::say(format!("After that one of the others is uploaded again: {}", objects.uploaded_again));
+    let deletion = watch(&api, &accepted, objects, interrupt)?;
+    let gone = asked.elapsed();
     // (6)
-    let message = unreadable(&stack.api(), interrupt)?;
+    for line in check(&api, &deletion, objects)? {
+        output::say(line);
+    }
+    // (7)
+    output::say(proof::after(objects, &deletion.requested_at, &gateway.list("")?)?);
+    // (8)
+    let message = unreadable(&api, interrupt)?;
     output::say(format!(
         "Meanwhile a message that cannot be read was recorded with its body ({}), and held nothing up",
         message.reason
@@ -100,27 +125,82 @@ fn show(stack: &Stack, objects: &Objects, interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
-fn watch(api: &Api, accepted: &Deletion, interrupt: &Interrupt) -> Result<Deletion> {
-    let total = accepted.counts.total;
-    let progress = Progress::start("deleting", total);
-    let patience = Duration::from_secs(120 + total / 500);
+/// A dry run, which must see all files of the project and no other.
+fn plan(api: &Api, objects: &Objects, interrupt: &Interrupt) -> Result<Deletion> {
+    let accepted = api.request(&json!({ "project": PROJECT, "dry_run": true }))?;
+    let deletion = end(api, &accepted.id, objects, interrupt, |_| {})?;
+    let (files, bytes) = (objects.files() as u64, objects.bytes() as u64);
+    let is_whole = deletion.plan.as_ref().is_some_and(|plan| plan.objects == files && plan.bytes == bytes);
+    ensure!(
+        deletion.state == "planned" && is_whole,
+        "{files} files of {bytes} bytes were to be found; the API says {}: {:?}",
+        deletion.state,
+        deletion.plan
+    );
+    Ok(deletion)
+}
+
+fn watch(api: &Api, accepted: &Deletion, objects: &Objects, interrupt: &Interrupt) -> Result<Deletion> {
+    // Its total grows while it finds what nobody has named.
+    let progress = Progress::start("deleting", objects.files() as u64);
+    let deletion = end(api, &accepted.id, objects, interrupt, |deletion| {
+        progress.set(deletion.counts.total - deletion.counts.pending);
+    });
+    progress.end();
+    deletion
+}
+
+/// Waits for the end of a deletion.
+fn end(
+    api: &Api,
+    id: &str,
+    objects: &Objects,
+    interrupt: &Interrupt,
+    look: impl Fn(&Deletion),
+) -> Result<Deletion> {
+    let patience = Duration::from_secs(120 + objects.files() as u64 / 500);
     let found = wait_for(patience, || {
         interrupt.check()?;
-        let deletion = api.deletion(&accepted.id)?;
-        progress.set(total - deletion.counts.pending);
+        let deletion = api.deletion(id)?;
+        look(&deletion);
         Ok(deletion.is_final().then_some(deletion))
     })?;
-    progress.end();
     found.with_context(|| format!("The deletion is not over after {}.", output::seconds(patience)))
 }
 
-/// What the API says must be what was asked for.
-fn check(deletion: &Deletion, objects: &Objects) -> Result<()> {
-    let counts = deletion.counts;
-    let requested = objects.requested.len() as u64;
-    let complete = deletion.state == "succeeded" && counts.total == requested && counts.deleted == requested;
-    ensure!(complete, "{requested} keys were to be deleted; the API says {}: {counts:?}", deletion.state);
-    Ok(())
+/// What the API says must be what was asked for. Returns it in lines.
+fn check(api: &Api, deletion: &Deletion, objects: &Objects) -> Result<[String; 4]> {
+    let (counts, files, untracked) =
+        (deletion.counts, objects.files() as u64, objects.untracked.len() as u64);
+    let complete = deletion.state == "succeeded"
+        && counts.total == files
+        && counts.deleted + counts.skipped == files
+        && deletion.found_by_prefix == untracked;
+    ensure!(
+        complete,
+        "{files} files were to be deleted, {untracked} of them found; the API says {}: {counts:?}, {} found",
+        deletion.state,
+        deletion.found_by_prefix
+    );
+    let skipped: Vec<_> = api.skipped(&deletion.id)?.skipped.into_iter().map(|skip| skip.key).collect();
+    ensure!(
+        skipped == [objects.uploaded_again.as_str()],
+        "The file that was uploaded again was to be skipped, and nothing else; skipped are {skipped:?}"
+    );
+    let verification = deletion.verification.as_ref().context("The deletion was not verified.")?;
+    ensure!(
+        verification.objects_left == 0 && verification.uploaded_since == 1,
+        "Nothing but the file that was uploaded again was to be left; the API says {verification:?}"
+    );
+    Ok([
+        format!(
+            "{}: {} deleted, {} skipped, 0 failed, 0 pending",
+            deletion.state, counts.deleted, counts.skipped
+        ),
+        format!("  found by prefix: {untracked} files that the backend did not know of"),
+        "  skipped: the file that was uploaded again, newer than the request".to_owned(),
+        "  verified: 0 files left that are older than the request, 1 that is newer".to_owned(),
+    ])
 }
 
 fn unreadable(api: &Api, interrupt: &Interrupt) -> Result<UnreadableMessage> {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use ureq::{Agent, http::Request};
 
 use super::http::{Answer, agent};
@@ -34,6 +34,14 @@ pub struct Deletion {
     pub started_at: Option<String>,
     /// When the last of its keys was settled.
     pub finished_at: Option<String>,
+    /// How the keys begin that it deletes besides those that were named.
+    pub prefixes: Option<Vec<String>>,
+    /// How many keys were found that begin so.
+    pub found_by_prefix: u64,
+    /// What a dry run has counted.
+    pub plan: Option<Plan>,
+    /// What was left at the end, where that was asked for.
+    pub verification: Option<Verification>,
 }
 
 impl Deletion {
@@ -41,6 +49,28 @@ impl Deletion {
     pub fn is_final(&self) -> bool {
         ["succeeded", "failed", "cancelled", "planned"].contains(&self.state.as_str())
     }
+}
+
+/// What a dry run has counted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Plan {
+    /// Keys that were named.
+    pub keys: u64,
+    /// Objects under the prefixes that are older than the request.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects under the prefixes that were uploaded since.
+    pub uploaded_since: u64,
+}
+
+/// What was left under the prefixes when everything was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Verification {
+    /// Objects that are older than the request.
+    pub objects_left: u64,
+    /// Objects that were uploaded since.
+    pub uploaded_since: u64,
 }
 
 /// How many keys of a deletion are where.
@@ -80,6 +110,24 @@ pub struct Failure {
 pub struct FailurePage {
     /// The failures.
     pub failures: Vec<Failure>,
+    /// Asks for the next page, when there is one.
+    pub next_page_token: Option<String>,
+}
+
+/// A key that was left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Skip {
+    /// The key.
+    pub key: String,
+    /// When its object was uploaded, as RFC 3339.
+    pub uploaded_at: String,
+}
+
+/// A page of keys that were left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SkippedPage {
+    /// The keys.
+    pub skipped: Vec<Skip>,
     /// Asks for the next page, when there is one.
     pub next_page_token: Option<String>,
 }
@@ -127,8 +175,16 @@ impl Api {
     /// # Errors
     /// When the answer is another than 202.
     pub fn delete(&self, keys: &[String]) -> Result<Deletion> {
-        let body = json!({ "objectKeys": keys }).to_string();
-        self.send("POST", "/v1/deletions", &[("content-type", "application/json")], &body)?.expect(202)
+        self.request(&json!({ "objectKeys": keys }))
+    }
+
+    /// Asks for a deletion in any other way.
+    ///
+    /// # Errors
+    /// When the answer is another than 202.
+    pub fn request(&self, body: &Value) -> Result<Deletion> {
+        let json = &[("content-type", "application/json")];
+        self.send("POST", "/v1/deletions", json, &body.to_string())?.expect(202)
     }
 
     /// What has become of a deletion.
@@ -145,6 +201,14 @@ impl Api {
     /// When the answer is another than 200.
     pub fn failures(&self, id: &str) -> Result<FailurePage> {
         self.get(&format!("/v1/deletions/{id}/failures"))?.expect(200)
+    }
+
+    /// The keys of a deletion that were left alone: the first page.
+    ///
+    /// # Errors
+    /// When the answer is another than 200.
+    pub fn skipped(&self, id: &str) -> Result<SkippedPage> {
+        self.get(&format!("/v1/deletions/{id}/skipped"))?.expect(200)
     }
 
     /// The messages that the consumer could not read: the first page.

@@ -13,6 +13,10 @@ use toml::{Table, Value};
 use super::files::copy_folder;
 use crate::project::{Project, Worker};
 
+/// How the keys of a project begin in a stack, where the deployment does not say: the example of the README.
+pub const PROJECT_TEMPLATES: [&str; 5] =
+    ["proj_{id}/", "proj_{id}_", "proj_proj_{id}/", "proj_proj_{id}_", "projects/{id}/"];
+
 /// One wrangler configuration for each Worker of a stack.
 #[derive(Debug, Clone)]
 pub struct Configs {
@@ -32,11 +36,15 @@ pub struct Configs {
 
 impl Configs {
     /// Reads what is deployed and changes what a copy in another folder needs: the paths, and the build, which is done.
+    /// Where the deployment knows no projects, this one does.
     ///
     /// # Errors
     /// When a configuration cannot be read or lacks what the gateway needs to know.
     pub fn derive(project: &Project) -> Result<Self> {
-        let producer = deployed(project, Worker::Producer)?;
+        let mut producer = deployed(project, Worker::Producer)?;
+        let vars = producer.entry("vars").or_insert_with(|| Table::new().into());
+        let vars = vars.as_table_mut().context("the producer's vars are no table")?;
+        vars.entry("PROJECT_TEMPLATES").or_insert_with(|| PROJECT_TEMPLATES.to_vec().into());
         let consumer = deployed(project, Worker::Consumer)?;
         let gateway = gateway(project, &producer, &consumer)?;
         let (secrets, consumer_secrets) = (BTreeMap::new(), BTreeMap::new());
@@ -187,6 +195,13 @@ mod tests {
         let queue = queue.to_owned();
         assert!(configs.consumer_of(&queue).unwrap().contains_key("max_retries"));
         assert!(configs.consumer_of("another").is_none());
+    }
+
+    #[test]
+    fn a_stack_knows_projects() {
+        let configs = Configs::derive(&Project::locate().unwrap()).unwrap();
+        let templates = configs.producer["vars"]["PROJECT_TEMPLATES"].as_array().unwrap();
+        assert!(templates.iter().all(|template| template.as_str().unwrap().contains("{id}")));
     }
 
     #[test]

@@ -21,8 +21,11 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 pub use self::{
-    api::{Api, Counts, Deletion, Failure, FailurePage, UnreadableMessage, UnreadablePage},
-    config::Configs,
+    api::{
+        Api, Counts, Deletion, Failure, FailurePage, Plan, Skip, SkippedPage, UnreadableMessage,
+        UnreadablePage, Verification,
+    },
+    config::{Configs, PROJECT_TEMPLATES},
     gateway::{Gateway, Message, Object},
     http::Answer,
 };
