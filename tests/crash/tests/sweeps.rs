@@ -1,5 +1,5 @@
-//! Sweeps between services that fail: whatever dies and whatever is refused, what was there goes, what came since stays, and
-//! the counts are exact.
+//! Sweeps between services that fail: whatever dies and whatever is refused, what was there goes, what came since
+//! stays, and the counts are exact.
 
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
@@ -83,8 +83,8 @@ struct Death {
     count: usize,
     /// Has the call wait at the gate that it dies in.
     plan: fn(&Pair, &Gate),
-    /// What the ledger must know by then, so that it was that moment: how many ranges there are, the step of the first, and how
-    /// many keys are found.
+    /// What the ledger must know by then, so that it was that moment: how many ranges there are, the step of the first,
+    /// and how many keys are found.
     then: [u32; 3],
     /// And how many calls have deleted.
     deletes: usize,
@@ -115,8 +115,8 @@ impl Default for Death {
     }
 }
 
-/// 1. The consumer is killed in the middle of a sweep. 2. While nobody works, an object of it is uploaded again, and one comes at
-///    its end. 3. The runtime starts again, and what messages there are come again.
+/// 1. The consumer is killed in the middle of a sweep. 2. While nobody works, an object of it is uploaded again, and
+/// one comes at its end. 3. The runtime starts again, and what messages there are come again.
 ///
 /// What was there is gone and counted once; the two that came stay, and are told as far as they were found.
 #[test]
@@ -229,8 +229,8 @@ fn told(pair: &Pair, id: &str) -> Result<Vec<String>> {
     Ok(keys)
 }
 
-/// 1. A sweep waits to delete its first page. 2. Meanwhile an object of its third is uploaded again, and two come before and
-///    behind all. 3. They stay, and the two that it still comes to are told.
+/// 1. A sweep waits to delete its first page. 2. Meanwhile an object of its third is uploaded again, and two come
+/// before and behind all. 3. They stay, and the two that it still comes to are told.
 #[test]
 fn what_is_uploaded_during_a_sweep_stays() -> Result<()> {
     let pair = filled(FEW)?;

@@ -13,7 +13,7 @@
 //! | `parts.rs` | a million keys in parts are one deletion with exact counts, and half an upload is never a whole one |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
-//! | `sweeps.rs` | what begins with a prefix or is a project's goes, its neighbours stay; dry runs, plans, brakes, verification, refusals |
+//! | `sweeps.rs` | what a prefix or a project names goes, its neighbours stay; dry runs, plans, brakes, refusals |
 //! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
 
 #![expect(clippy::disallowed_methods, reason = "this is no Worker: it waits by the clock")]
