@@ -116,7 +116,7 @@ impl Default for Death {
 }
 
 /// 1. The consumer is killed in the middle of a sweep. 2. While nobody works, an object of it is uploaded again, and
-/// one comes at its end. 3. The runtime starts again, and what messages there are come again.
+///    one comes at its end. 3. The runtime starts again, and what messages there are come again.
 ///
 /// What was there is gone and counted once; the two that came stay, and are told as far as they were found.
 #[test]
@@ -230,7 +230,7 @@ fn told(pair: &Pair, id: &str) -> Result<Vec<String>> {
 }
 
 /// 1. A sweep waits to delete its first page. 2. Meanwhile an object of its third is uploaded again, and two come
-/// before and behind all. 3. They stay, and the two that it still comes to are told.
+///    before and behind all. 3. They stay, and the two that it still comes to are told.
 #[test]
 fn what_is_uploaded_during_a_sweep_stays() -> Result<()> {
     let pair = filled(FEW)?;

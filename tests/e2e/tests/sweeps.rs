@@ -57,8 +57,8 @@ fn deleted_by_range(pair: &Pair, keys: u64) -> Result<BTreeMap<u64, u64>> {
 }
 
 /// 1. 50,000 objects of one project in folders, and near-namesakes beside each bound that a range can have. 2. The
-/// project's prefix is deleted, with a look at what is left. 3. Exactly these are gone, and several ranges were at
-/// work.
+///    project's prefix is deleted, with a look at what is left. 3. Exactly these are gone, and several ranges were at
+///    work.
 ///
 /// Takes 20 seconds, on a busy machine twice as long.
 #[test]
@@ -100,8 +100,8 @@ fn fifty_thousand_objects_go_by_their_prefix_and_no_neighbour_does() -> Result<(
 }
 
 /// 1. Three projects that look alike, by every template. 2. One is deleted, with the keys that are known of it, and an
-/// undo window in which a known and an unknown object are uploaded again. 3. What was not known is found and counted;
-/// the two that came since stay and are told once each; the other projects are whole.
+///    undo window in which a known and an unknown object are uploaded again. 3. What was not known is found and
+///    counted; the two that came since stay and are told once each; the other projects are whole.
 #[test]
 fn a_project_goes_with_what_nobody_knew_of_and_its_neighbours_are_whole() -> Result<()> {
     let pair = Pair::start_with(|options| {
@@ -144,7 +144,7 @@ fn a_project_goes_with_what_nobody_knew_of_and_its_neighbours_are_whole() -> Res
 }
 
 /// 1. A dry run says what there is, and deletes nothing. 2. It is carried out. 3. Another is not, since there is far
-/// more by then.
+///    more by then.
 #[test]
 fn a_dry_run_deletes_nothing_and_is_carried_out_unless_there_is_far_more_by_then() -> Result<()> {
     let pair = Pair::start()?;
