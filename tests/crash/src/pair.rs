@@ -66,8 +66,9 @@ impl Pair {
         let database = Database::start(&root.join("ledger/migrations"))?;
         // A claim ends by the Workers' clock, which stands still while the broker's is moved on.
         database.move_with(&clock, "UPDATE chunks SET claimed_until = max(claimed_until - ?1, 0)");
-        // And so does a notice's time.
+        // And so does the time of a notice and of a sweep.
         database.move_with(&clock, "UPDATE notices SET due_at = max(due_at - ?1, 0)");
+        database.move_with(&clock, "UPDATE sweeps SET due_at = max(due_at - ?1, 0)");
         let queue = Queue::start(&clock, consumer.consumed())?;
         let worker =
             |name: &str, wrangler: &Wrangler| shipped(&root, name, wrangler, &bucket, &database, &queue);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use crash::{Counts, D1Error, Endpoint, Fault, Gate, Pair, QUEUE, QueueError, R2Error, When};
+use serde_json::{Value, json};
 
 const RUNS: u64 = 6;
 const BYSTANDERS: usize = 200;
@@ -57,7 +58,7 @@ fn run(random: &mut Random) -> Result<()> {
         pair.bucket.upload(keys.clone());
         plan_faults(&pair, random);
         endpoint.fail(random.below(3), random.below(4), random.fault(500_u16));
-        let id = accept(&pair, &keys, fence)?;
+        let id = accept(&pair, &json!({"objectKeys": keys, "fence": fence}))?;
         for _ in 0..=random.below(3) {
             disturb(&mut pair, random)?;
             // Where the fence looks, what is uploaded between the deliveries stays.
@@ -76,8 +77,8 @@ fn run(random: &mut Random) -> Result<()> {
         }
         deletions.push((id, keys.len() as u64));
     }
-    // A record that did not get through leaves its claim; what is left is done as if nothing had happened.
-    pair.settle()?;
+    deletions.push(sweep(&mut pair, random, &mut uploaded_again)?);
+    finish(&pair)?;
     for (id, total) in deletions {
         let (state, counts) = pair.progress(&id)?;
         let skipped = pair.skipped(&id)?.len() as u64;
@@ -101,6 +102,40 @@ fn run(random: &mut Random) -> Result<()> {
         "deleted but not asked for: {lost:?}; left: {stray:?}"
     );
     Ok(())
+}
+
+/// A deletion by prefix that goes wrong, and how many keys it finds. What is uploaded between the deliveries stays: each of its
+/// keys is either deleted or left alone, once.
+fn sweep(pair: &mut Pair, random: &mut Random, uploaded_again: &mut Vec<String>) -> Result<(String, u64)> {
+    let keys: Vec<_> = (0..=random.below(3_000)).map(|at| format!("storm/swept/{at}")).collect();
+    pair.bucket.upload(keys.clone());
+    plan_faults(pair, random);
+    let id = accept(pair, &json!({"prefixes": ["storm/swept/"]}))?;
+    for _ in 0..=random.below(4) {
+        disturb(pair, random)?;
+        let again: Vec<_> = (0..10).filter_map(|_| keys.get(random.below(keys.len()))).cloned().collect();
+        pair.bucket.upload(again.clone());
+        uploaded_again.extend(again);
+    }
+    Ok((id, keys.len() as u64))
+}
+
+/// Delivers until all is done. A record that did not get through leaves its claim, and what is left is done as if nothing had
+/// happened; the message of a sweep that was lost takes a round of upkeep.
+fn finish(pair: &Pair) -> Result<()> {
+    let unfinished = "SELECT COUNT(*) FROM sweeps JOIN deletions ON id = deletion
+        WHERE sweeps.finished_at IS NULL AND cancelled_at IS NULL";
+    pair.settle()?;
+    for _ in 0..4 {
+        if pair.database.query(unfinished, [], |row| row.get::<_, i64>(0))? == [0] {
+            return Ok(());
+        }
+        pair.queue.heal();
+        pair.clock.skip(Duration::from_mins(11));
+        pair.dispatcher()?.cron()?;
+        pair.settle()?;
+    }
+    anyhow::bail!("a sweep is not over after four rounds of upkeep:\n{}", pair.log())
 }
 
 /// Whatever was lost on the way, two rounds of upkeep later: of each deletion at least one notice, and each of how it ended.
@@ -127,7 +162,8 @@ fn every_end_is_told(pair: &Pair, endpoint: &Endpoint) -> Result<()> {
 }
 
 fn bystander(at: usize) -> String {
-    format!("storm/{at}/bystander")
+    // Every other is close to the prefix that is swept.
+    if at.is_multiple_of(2) { format!("storm/{at}/bystander") } else { format!("storm/swept-{at}/bystander") }
 }
 
 /// What is in the one and not in the other.
@@ -137,7 +173,7 @@ fn differ(one: &[String], other: &[String]) -> Vec<String> {
 
 /// A few faults for the next calls of each service.
 fn plan_faults(pair: &Pair, random: &mut Random) {
-    for (method, most) in [("delete", 6), ("head", 100)] {
+    for (method, most) in [("delete", 6), ("head", 100), ("list", 8)] {
         for _ in 0..random.below(4) {
             let code = [10_001, 10_043, 10_054, 10_058].into_iter().nth(random.below(4)).unwrap_or(10_001);
             let error = if random.below(6) == 0 { R2Error::BARE } else { code.into() };
@@ -160,9 +196,9 @@ fn plan_faults(pair: &Pair, random: &mut Random) {
 }
 
 /// Asks until it is accepted, as a client would.
-fn accept(pair: &Pair, keys: &[String], fence: &str) -> Result<String> {
+fn accept(pair: &Pair, body: &Value) -> Result<String> {
     for _ in 0..8 {
-        let reply = pair.post_fenced_deletion(keys, fence)?;
+        let reply = pair.call("POST", "/v1/deletions", Some(body))?;
         if let Some(id) = reply.body.get("id").and_then(|id| id.as_str()).filter(|_| reply.status == 202) {
             return Ok(id.to_owned());
         }
@@ -201,14 +237,15 @@ fn disturb(pair: &mut Pair, random: &mut Random) -> Result<()> {
     Ok(())
 }
 
-/// A kill at a delete, a claim or a record of the next delivery, if that delivery comes so far.
+/// A kill at a delete, a listing, a claim or a record of the next delivery, if that delivery comes so far.
 fn kill(pair: &mut Pair, random: &mut Random, gate: &Gate) -> Result<()> {
     pair.bucket.heal();
     pair.database.heal();
     let stalled = random.when();
-    match random.below(3) {
+    match random.below(4) {
         0 => pair.bucket.fail_deletes(1, Fault::stalled(stalled, gate)),
-        1 => pair.database.fail("consumer", "INSERT INTO chunks", 0, 1, Fault::stalled(stalled, gate)),
+        1 => pair.bucket.fail("list", random.below(3), 1, Fault::stalled(stalled, gate)),
+        2 => pair.database.fail("consumer", "INSERT INTO chunks", 0, 1, Fault::stalled(stalled, gate)),
         _ => pair.database.fail("consumer", "UPDATE chunks", 0, 1, Fault::stalled(stalled, gate)),
     }
     pair.kill_at(gate, QUEUE)?;

@@ -13,15 +13,20 @@
 //! | `parts.rs` | a million keys in parts are one deletion with exact counts, and half an upload is never a whole one |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
+//! | `sweeps.rs` | what a prefix or a project names goes, its neighbours stay; dry runs, plans, brakes, refusals |
 //! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
 
 #![expect(clippy::disallowed_methods, reason = "this is no Worker: it waits by the clock")]
 
+use std::fs;
 use std::ops::Deref;
+use std::path::PathBuf;
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rusqlite::Connection;
 use tempfile::TempDir;
 use xtask::stack::{Deletion, Stack, StackOptions};
 
@@ -32,7 +37,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct Pair {
     stack: Stack,
-    _state: TempDir,
+    state: TempDir,
 }
 
 impl Pair {
@@ -55,7 +60,7 @@ impl Pair {
             StackOptions { token: "e2e-canary-token".to_owned(), ..StackOptions::new(state.path())? };
         set_up(&mut options);
         let stack = Stack::start(options)?;
-        Ok(Self { stack, _state: state })
+        Ok(Self { stack, state })
     }
 
     /// Waits until a deletion is final. Its counts must add up at every look.
@@ -81,6 +86,34 @@ impl Pair {
             }
             Ok(deletion.is_final().then_some(deletion))
         })
+    }
+
+    /// Puts an object of a byte under each key, many at once: past the runtime, which takes a millisecond for each.
+    ///
+    /// # Errors
+    /// When the runtime keeps its objects in another way than it did.
+    pub fn fill(&self, keys: &[String]) -> Result<()> {
+        // The runtime makes the database, and one object that the others are like.
+        let model = keys.first().context("no keys")?;
+        self.gateway().put(slice::from_ref(model), 1)?;
+        let folder = self.state.path().join("v3/r2/miniflare-R2BucketObject");
+        let files = fs::read_dir(&folder)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+        let is_bucket = |file: &&PathBuf| {
+            file.extension().is_some_and(|extension| extension == "sqlite")
+                && file.file_stem().is_some_and(|stem| stem != "metadata")
+        };
+        let file = files.iter().find(is_bucket).context("no database of the bucket")?;
+        let bucket = Connection::open(file)?;
+        bucket.busy_timeout(Duration::from_secs(10))?;
+        // An object that was uploaded in parts, of which there is none: nothing but the body's file is missing.
+        let copied = bucket.execute(
+            "INSERT INTO _mf_objects (key, version, size, etag, uploaded, checksums, http_metadata, custom_metadata)
+             SELECT value, version, size, etag, uploaded, checksums, http_metadata, custom_metadata
+             FROM _mf_objects, json_each(?2) WHERE _mf_objects.key = ?1 AND value <> ?1",
+            (model, serde_json::to_string(keys)?),
+        )?;
+        ensure!(copied + 1 == keys.len(), "{copied} of {} objects", keys.len() - 1);
+        Ok(())
     }
 
     /// The keys of all objects in the bucket.

@@ -221,6 +221,8 @@ fn wrangler(project: &Project, state: &Path) -> std::process::Command {
         // Else stacks find each other's Workers, which have the same names.
         .env("WRANGLER_REGISTRY_PATH", state.join("registry"))
         .env("WRANGLER_LOG_PATH", state.join("wrangler-logs"))
+        // Else every call of every binding is written down as a span, which takes longer than the call.
+        .env("X_LOCAL_OBSERVABILITY", "false")
         .env(
             "NODE_OPTIONS",
             format!("--import {}", project.root().join("xtask/stack/die-with-parent.mjs").display()),

@@ -31,6 +31,51 @@ fn the_bucket_deletes_heads_and_lists() -> Result<()> {
     Ok(())
 }
 
+/// The order is that of the bytes of UTF-8, in which the last two are the other way round in UTF-16.
+#[test]
+fn the_bucket_lists_as_r2_does() -> Result<()> {
+    let probe = Probe::start()?;
+    let keys =
+        ["P/1", "a", "p", "p/", "p/a", "p/a/1", "p/a/2", "p/b/1", "p/é", "p/\u{ffff}", "p/\u{10000}", "p0"];
+    probe.bucket.upload(keys.iter().rev().copied());
+    let list = |options: Value| probe.call("BUCKET.list", json!([options])).unwrap();
+    let names = |page: &Value| -> Vec<String> {
+        let objects = page["objects"].as_array().into_iter().flatten();
+        objects.map(|object| object["key"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+
+    assert_eq!(names(&list(json!({}))), keys);
+    assert_eq!(names(&list(json!({"prefix": "p/"}))), keys[3..11]);
+    assert_eq!(names(&list(json!({"prefix": "p/", "startAfter": "p/a"}))), keys[5..11]);
+    assert_eq!(names(&list(json!({"prefix": "p/", "startAfter": "p/a/\u{10ffff}"}))), keys[7..11]);
+    assert_eq!(names(&list(json!({"prefix": "p/", "startAfter": "z"}))), Vec::<String>::new());
+    let first = list(json!({"prefix": "p/", "startAfter": "a", "limit": 3}));
+    assert_eq!(
+        (names(&first), &first["truncated"]),
+        (keys[3..6].iter().map(|key| (*key).to_owned()).collect(), &json!(true))
+    );
+    let whole = list(json!({"prefix": "p/", "limit": 8}));
+    assert_eq!((names(&whole).len(), &whole["truncated"]), (8, &json!(false)));
+
+    let level = list(json!({"prefix": "p/", "delimiter": "/"}));
+    assert_eq!(level["delimitedPrefixes"], json!(["p/a/", "p/b/"]));
+    assert_eq!(names(&level), ["p/", "p/a", "p/é", "p/\u{ffff}", "p/\u{10000}"]);
+    let within = list(json!({"prefix": "p/", "delimiter": "/", "startAfter": "p/a/1"}));
+    assert_eq!(within["delimitedPrefixes"], json!(["p/a/", "p/b/"]), "a folder of which a key is left");
+    let behind = list(json!({"prefix": "p/", "delimiter": "/", "startAfter": "p/a/2"}));
+    assert_eq!(behind["delimitedPrefixes"], json!(["p/b/"]));
+
+    probe.bucket.upload((0..1_000).map(|at| format!("q/{at:04}")));
+    for limit in [1_000, 5_000] {
+        let page = list(json!({"prefix": "q/", "limit": limit}));
+        assert_eq!((names(&page).len(), &page["truncated"]), (1_000, &json!(false)));
+    }
+    probe.bucket.upload(["q/1000"]);
+    let page = list(json!({"prefix": "q/"}));
+    assert_eq!((names(&page).len(), &page["truncated"]), (1_000, &json!(true)));
+    Ok(())
+}
+
 #[test]
 fn the_bucket_keeps_productions_limits() -> Result<()> {
     let probe = Probe::start()?;
