@@ -157,6 +157,8 @@ fn nothing_is_planned_or_recorded_without_the_claim() {
     }
     let found = find(&ledger);
     assert_eq!((found.state, found.counts), (State::Running, Counts::default()));
+    let after = granted(claim(&ledger, "v", late + LEASE_MS, step(0)));
+    assert_eq!((after.state, after.range), (grant.state, grant.range));
 }
 
 #[test]

@@ -57,31 +57,44 @@ pub(super) async fn divide(
     (cuts, lister.lists)
 }
 
-/// Where the character after what all remaining keys have in common changes.
+/// Where the first character changes that the keys ahead do not have in common.
 async fn by_character(
     lister: &mut Lister<'_, impl Bucket, impl Host>,
     last: &str,
     most: usize,
 ) -> Vec<String> {
-    let (mut cuts, mut at, mut known) = (Vec::new(), lister.range.prefix.len(), last.to_owned());
-    while cuts.len() < most {
-        let Some(character) = known.get(at..).and_then(|rest| rest.chars().next()) else { break };
-        let Some(cut) = known.get(..at + character.len_utf8()).map(|head| format!("{head}{LAST_CHARACTER}"))
-        else {
-            break;
-        };
-        let Some(listing) = lister.list(&lister.range.prefix.clone(), &cut, 1, None).await else { break };
-        match listing.objects.into_iter().next().filter(|object| lister.is_ahead(&object.key, &cut)) {
-            Some(object) => {
-                cuts.push(cut);
-                known = object.key;
-            }
-            // All that remain have this character: the next may differ.
-            None if cuts.is_empty() => at += character.len_utf8(),
+    let from = lister.range.prefix.len();
+    let places: Vec<usize> = last.char_indices().map(|(at, _)| at).filter(|&at| at >= from).collect();
+    // The shorter a beginning, the fewer keys come after all that have it: the shortest with any is found by halving.
+    let (mut low, mut high, mut first) = (0, places.len(), None);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let Some(&at) = places.get(middle) else { break };
+        match lister.first_beyond(last, at).await {
+            Some(Some(found)) => (high, first) = (middle, Some((at, found))),
+            Some(None) => low = middle + 1,
             None => break,
         }
     }
-    cuts
+    let mut cuts = Vec::new();
+    let Some((at, mut found)) = first else { return cuts };
+    loop {
+        let Beyond { cut, key } = found;
+        cuts.push(cut);
+        if cuts.len() >= most {
+            return cuts;
+        }
+        match lister.first_beyond(&key, at).await {
+            Some(Some(next)) => found = next,
+            Some(None) | None => return cuts,
+        }
+    }
+}
+
+/// A key, and what comes just before it: the last of all keys that could have the beginning of another.
+struct Beyond {
+    cut: String,
+    key: String,
 }
 
 /// At most so many of them, evenly.
@@ -114,6 +127,16 @@ impl<B: Bucket, H: Host> Lister<'_, B, H> {
         self.lists += 1;
         let call = ListCall { prefix, start_after: Some(after), limit, delimiter };
         in_time(self.bucket.list(&call), CALL_MS_MAX, self.host).await?.ok()
+    }
+
+    /// The first key of the range beyond all that have as much of `key` as ends with the character at `at`; `None` within when
+    /// there is none, and without when nobody says.
+    async fn first_beyond(&mut self, key: &str, at: usize) -> Option<Option<Beyond>> {
+        let end = at + key.get(at..)?.chars().next()?.len_utf8();
+        let cut = format!("{}{LAST_CHARACTER}", key.get(..end)?);
+        let listing = self.list(&self.range.prefix, &cut, 1, None).await?;
+        let ahead = listing.objects.into_iter().next().filter(|object| self.is_ahead(&object.key, &cut));
+        Some(ahead.map(|object| Beyond { cut, key: object.key }))
     }
 
     /// Whether a key is after the last one listed, and in the range.

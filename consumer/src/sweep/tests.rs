@@ -358,6 +358,7 @@ fn a_large_range_is_divided_and_swept_side_by_side() {
             (0..40).flat_map(|n| numbered(&format!("p/{n:02}/"), 30).collect::<Vec<_>>()).collect::<Vec<_>>(),
         ),
         ("flat", numbered("p/", 1_200).collect()),
+        ("flat, with a long beginning", numbered(&format!("p/{}", "é".repeat(300)), 1_200).collect()),
     ] {
         let host = FakeHost::default();
         let count = objects.len() as u64;
