@@ -75,7 +75,7 @@ mod tests {
         let keys = ["a", "proj_42/é.jpg"].map(str::to_owned);
         assert_eq!(
             of(&keys[..1]).to_string(),
-            "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4f72b9807785afee48bb"
+            "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
         );
         assert_eq!(of(&keys).to_string(), PYTHON);
         let most = KeyDigest([0xff; 32]);
