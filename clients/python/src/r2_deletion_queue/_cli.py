@@ -192,7 +192,7 @@ def _keys(asked: argparse.Namespace, files: ExitStack) -> Iterable[str]:
         return ()
     file: BinaryIO = sys.stdin.buffer
     if asked.file != "-":
-        file = files.enter_context(Path(asked.file).open("rb"))
+        file = files.enter_context(Path(asked.file).open("rb"))  # noqa: SIM115 - the stack closes it
     return _lines(file, is_json=asked.ndjson)
 
 

@@ -6,8 +6,7 @@
         assert client.wait(client.create(["a", "locked"])).counts.failed == 1
     assert server.objects == {"b", "locked"}
 
-It answers as the service does, as far as this client asks, but at once: nobody waits, and nothing is lost unless you say
-so.
+It answers as the service does, as far as this client asks, but at once, and nothing is lost unless you say so.
 """
 
 from __future__ import annotations
