@@ -67,6 +67,14 @@ class _Refusal(Exception):
 
 
 @dataclass
+class _Key:
+    """A key of a deletion, and what has become of it: `pending` and so on, or the code of a failure."""
+
+    key: str
+    end: str = "pending"
+
+
+@dataclass
 class _Deletion:
     """What the fake knows of a deletion."""
 
@@ -76,8 +84,8 @@ class _Deletion:
     requested_at: datetime
     state: str
     looks: int
-    keys: dict[str, str] = field(default_factory=dict)
-    """The keys, and what has become of each: `pending` and so on, or the code of a failure."""
+    keys: list[_Key] = field(default_factory=list)
+    """Each once, but one that is in two parts twice, as in the service."""
     duplicates: int = 0
     parts: dict[int, tuple[str, int]] = field(default_factory=dict)
     """The digest of each part, and how many keys it had."""
@@ -96,26 +104,26 @@ class _Deletion:
         return self.requested_at + timedelta(seconds=delay) if delay else None
 
     def add(self, keys: list[str]) -> int:
-        """Takes keys in; says how many of them it had."""
-        before = len(self.keys)
-        for key in keys:
-            self.keys.setdefault(key, "pending")
-        duplicates = len(keys) - (len(self.keys) - before)
-        self.duplicates += duplicates
-        return duplicates
+        """Takes keys in that came at once; says how many of them came twice."""
+        once = dict.fromkeys(keys)
+        self.keys += map(_Key, once)
+        self.duplicates += len(keys) - len(once)
+        return len(keys) - len(once)
 
-    def failed(self) -> dict[str, str]:
-        """The keys that failed, each with its code."""
-        ends = ("pending", "deleted", "skipped", "cancelled")
-        return {key: end for key, end in self.keys.items() if end not in ends}
+    def with_end(self, end: str) -> list[str]:
+        """The keys of which this has become."""
+        return [key.key for key in self.keys if key.end == end]
+
+    def failed(self) -> list[_Key]:
+        """The keys that failed."""
+        return [key for key in self.keys if key.end not in ("pending", "deleted", "skipped", "cancelled")]
 
     def counts(self) -> dict[str, int]:
-        ends = list(self.keys.values())
-        counted = {end: ends.count(end) for end in ("pending", "deleted", "skipped", "cancelled")}
-        return {"total": len(ends), **counted, "failed": len(self.failed())}
+        counted = {end: len(self.with_end(end)) for end in ("pending", "deleted", "skipped", "cancelled")}
+        return {"total": len(self.keys), **counted, "failed": len(self.failed())}
 
     def view(self) -> dict[str, Any]:
-        codes = list(self.failed().values())
+        codes = [key.end for key in self.failed()]
         errors = [{"code": code, "r2_code": None, "count": codes.count(code)} for code in sorted(set(codes))]
         started = self.requested_at if self.finished_at and self.state != "cancelled" else None
         expires = self.finished_at and self.finished_at + timedelta(days=30 if codes else 7)
@@ -326,14 +334,16 @@ class FakeServer:
             deletion.state = "planned"
             return
         if len(found) > deletion.options.get("max_objects", len(found)):
-            deletion.keys.update(dict.fromkeys(prefixes, "max_objects_exceeded"))
+            deletion.keys += [_Key(prefix, "max_objects_exceeded") for prefix in prefixes]
             found = []
+        # What was named is decided by then, and not found again.
+        found = sorted(set(found) - {key.key for key in deletion.keys})
         deletion.found = len(found)
         deletion.add(found)
-        for key, end in deletion.keys.items():
-            if end == "pending":
-                deletion.keys[key] = self._ends.get(key, "deleted")
-        self.objects -= {key for key, end in deletion.keys.items() if end == "deleted"}
+        for key in deletion.keys:
+            if key.end == "pending":
+                key.end = self._ends.get(key.key, "deleted")
+        self.objects.difference_update(deletion.with_end("deleted"))
         deletion.state = "failed" if deletion.failed() else "succeeded"
 
     def _put_part(self, deletion: _Deletion, number: str, request: httpx.Request) -> httpx.Response:
@@ -371,8 +381,8 @@ class FakeServer:
 
     def _cancel(self, deletion: _Deletion) -> httpx.Response:
         if not deletion.is_final:
-            pending = [key for key, end in deletion.keys.items() if end == "pending"]
-            deletion.keys.update(dict.fromkeys(pending, "cancelled"))
+            for key in deletion.keys:
+                key.end = "cancelled" if key.end == "pending" else key.end
             deletion.state, deletion.finished_at = "cancelled", datetime.now(UTC)
         return httpx.Response(200, json=deletion.view())
 
@@ -380,7 +390,8 @@ class FakeServer:
         failed = deletion.failed()
         if not deletion.is_final or not failed:
             return httpx.Response(200, json=deletion.view())
-        deletion.keys.update(dict.fromkeys(failed, "pending"))
+        for key in failed:
+            key.end = "pending"
         deletion.generation += 1
         deletion.state, deletion.looks, deletion.finished_at = "queued", self.looks, None
         return _accepted(deletion)
@@ -390,7 +401,7 @@ class FakeServer:
             raise _Refusal(409, "deletion_not_final", "The deletion is not over.", retryable=True, retry_after=5)
         digest = None
         if deletion.options.get("verify"):
-            of = KeysDigest.of(key for key, end in deletion.keys.items() if end == "deleted")
+            of = KeysDigest.of(deletion.with_end("deleted"))
             digest = {"algorithm": of.algorithm, "keys": of.keys, "value": of.value}
         now = _time(datetime.now(UTC))
         receipt = {"issued_at": now, "deletion": deletion.view(), "deleted_keys_digest": digest}
@@ -398,12 +409,12 @@ class FakeServer:
 
     def _failures(self, deletion: _Deletion) -> list[dict[str, Any]]:
         common = {"message": "As the test has it.", "attempts": 1, "failed_at": _time(deletion.finished_at)}
-        return [{"key": key, "code": code, **common} for key, code in deletion.failed().items()]
+        return [{"key": key.key, "code": key.end, **common} for key in deletion.failed()]
 
     def _skipped(self, deletion: _Deletion) -> list[dict[str, Any]]:
         now = _time(deletion.finished_at)
         common = {"code": "uploaded_since", "uploaded_at": now, "skipped_at": now}
-        return [{"key": key, **common} for key, end in deletion.keys.items() if end == "skipped"]
+        return [{"key": key, **common} for key in deletion.with_end("skipped")]
 
     def _list(self, request: httpx.Request) -> httpx.Response:
         asked = request.url.params
