@@ -66,6 +66,15 @@ def test_submit_and_wait_tells_of_its_progress_and_its_end(shell: Shell, tmp_pat
     assert json.loads(shell("receipt", name)[1])["deletion"]["id"] == name
 
 
+def test_a_terminal_has_a_bar(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted = [shell("submit", "--prefix", "exports/")[1].strip() for _ in range(2)]
+    assert shell("watch", submitted[0])[2] == "running: 0 of 0\nsucceeded: 2 of 2\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    shell.server.objects.add("exports/3")
+    bars = shell("watch", submitted[1])[2]
+    assert bars == f"\r[{'.' * 30}] running: 0 of 0\x1b[K\r[{'#' * 30}] succeeded: 1 of 1\x1b[K\n"
+
+
 def test_a_plan_is_made_and_carried_out(shell: Shell) -> None:
     code, out, err = shell("plan", "--prefix", "exports/")
     assert (code, out.strip()) == (0, f"del_{1:026d}")

@@ -142,6 +142,13 @@ def test_wait_ends_in_time_with_a_last_look_at_the_deletion() -> None:
     assert (world.time, len(world.requests)) == (12, 4)
 
 
+def test_wait_does_not_outlast_its_time_when_there_is_no_answer() -> None:
+    world = World(then=lambda _: TimedOut("GET"))
+    with pytest.raises(TimedOut):
+        run(world.core().wait(ID, 10, None))
+    assert 0 < world.time < 10
+
+
 def test_a_failed_deletion_is_returned_or_raised_as_asked() -> None:
     assert run(looked("failed").core().wait(ID, None, None)).state == "failed"
     with pytest.raises(DeletionFailed) as raised:

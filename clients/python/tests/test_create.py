@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +144,26 @@ def test_no_more_than_a_part_is_read_ahead() -> None:
     in_parts(server, keys())
     # The first key of the third part is read when the first is not yet put, and so on.
     assert [requests for number, requests in seen if number in (10, 20, 30)] == [0, 2, 3]
+
+
+def test_a_deletion_takes_little_more_memory_than_a_part() -> None:
+    class Forgetful(World):
+        async def send(self, request: Request) -> Response:
+            try:
+                return await super().send(request)
+            finally:
+                self.requests.clear()
+
+    part, keys = 1_000_000, (f"{number:01000d}" for number in range(20_000))
+    world = Forgetful(then=lambda request: answer(202, deletion("accepting" if request.method == "POST" else "queued")))
+    tracemalloc.start()
+    try:
+        run(world.core(bytes_max=part).create(keys, Options(), None))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The part, as it was collected and as it is sent, and what a growing buffer has too much.
+    assert peak < 2.4 * part
 
 
 def test_a_call_that_died_half_way_is_carried_on_by_the_same_call() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,12 @@ def test_failures_are_read_over_their_pages(client: Client, failed: str) -> None
     with pytest.raises(DeletionFailed, match="2500 of 2500 keys failed"):
         client.wait(failed, raise_on_failure=True)
     assert client.get(failed).errors[0].count == 2_500
+    assert (2_500, "object_locked") in [(one.count, one.code) for one in client.stats().failures]
+    redrives = client.redrive_failures(code="object_locked", dry_run=True)
+    assert (redrives.dry_run, redrives.keys, redrives.more) == (True, 2_500, False)
+    assert [(redrive.deletion, redrive.keys) for redrive in redrives.redrives] == [(failed, 2_500)]
+    before = datetime(1969, 1, 1, tzinfo=UTC)
+    assert client.redrive_failures(failed_before=before, dry_run=True).redrives == ()
 
 
 def test_a_plan_counts_and_is_then_carried_out(service: Service, client: Client) -> None:

@@ -13,7 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import urlencode
@@ -243,10 +243,8 @@ class Core:
                 if number > PARTS_MAX:
                     raise ValueError(f"there are more keys than {PARTS_MAX} parts hold")  # noqa: TRY301
                 if deletion.state == State.ACCEPTING:
-                    await self._call(
-                        Request("PUT", _path_of(deletion, f"/parts/{number}"), (), _NDJSON, part.as_ndjson())
-                    )
-                part = Part()
+                    path = _path_of(deletion, f"/parts/{number}")
+                    await self._call(Request("PUT", path, (), _NDJSON, part.take_ndjson()))
                 part = await splitter.next()
             # (3) Seal.
             sealed = await self._call(_json_request(_path_of(deletion, "/seal"), parts=number, total_keys=total))
@@ -271,7 +269,8 @@ class Core:
         request = Request("GET", _path_of(deletion))
         started = self._port.now()
         while True:
-            response = await self._call(request)
+            left = None if timeout is None else started + timeout - self._port.now()
+            response = await self._call(request, patience=left)
             seen = _deletion(response)
             if on_progress is not None:
                 told = on_progress(seen)
@@ -342,14 +341,16 @@ class Core:
 
     # One call.
 
-    async def _call(self, request: Request) -> Response:
+    async def _call(self, request: Request, *, patience: float | None = None) -> Response:
         """Sends a request until it is accepted, or refused for good, or the patience is at its end.
 
-        All requests of this client can be sent again: what creates has an Idempotency-Key, the same in every attempt.
+        That is the policy's, or `patience` if it is less. All requests of this client can be sent again: what creates
+        has an Idempotency-Key, the same in every attempt.
         """
         request = Request(
             request.method, request.path, request.query, {**self._headers, **request.headers}, request.body
         )
+        retry = self._retry if patience is None else replace(self._retry, total=min(self._retry.total, patience))
         started = self._port.now()
         attempt = 0
         while True:
@@ -357,7 +358,7 @@ class Core:
             if isinstance(failure, Response):
                 return failure
             elapsed = self._port.now() - started
-            pause = self._retry.pause(failure, attempt=attempt, elapsed=elapsed, draw=self._port.draw())
+            pause = retry.pause(failure, attempt=attempt, elapsed=elapsed, draw=self._port.draw())
             if pause is None:
                 raise failure
             why = failure.code if isinstance(failure, ApiError) else type(failure).__name__

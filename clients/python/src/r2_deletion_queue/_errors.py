@@ -99,10 +99,20 @@ class ApiError(Error):
         self.raw: Mapping[str, Any] = raw or {}
         """The problem as it came."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Goes whole from one process to another, as in Celery."""
+        return _rebuild, (type(self), self.detail, self.__dict__)
+
     def __str__(self) -> str:
         request = f" ({self.request_id})" if self.request_id else ""
         places = "".join(f"\n  {error.pointer}: {error.detail}" for error in self.errors)
         return f"{self.status} {self.code}: {self.detail}{request}{places}"
+
+
+def _rebuild(kind: type[ApiError], detail: str, fields: dict[str, Any]) -> ApiError:
+    error = kind.__new__(kind, detail)
+    error.__dict__.update(fields)
+    return error
 
 
 class ValidationFailed(ApiError):
@@ -142,6 +152,10 @@ class DeletionFailed(Error):
         super().__init__(f"{deletion.id}: {deletion.counts.failed} of {deletion.counts.total} keys failed{because}")
         self.deletion = deletion
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `ApiError`."""
+        return type(self), (self.deletion,)
+
 
 class WaitTimeout(Error, TimeoutError):
     """A deletion is not over within the time that was given to `wait`. It goes on."""
@@ -151,6 +165,11 @@ class WaitTimeout(Error, TimeoutError):
         super().__init__(f"{deletion.id} is {deletion.state} after {timeout:g} s, {pending}")
         self.deletion = deletion
         """As it was at the last look."""
+        self.timeout = timeout
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As `ApiError`."""
+        return type(self), (self.deletion, self.timeout)
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

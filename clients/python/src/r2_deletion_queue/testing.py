@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -123,10 +124,9 @@ class _Deletion:
         return {"total": len(self.keys), **counted, "failed": len(self.failed())}
 
     def view(self) -> dict[str, Any]:
-        codes = [key.end for key in self.failed()]
-        errors = [{"code": code, "r2_code": None, "count": codes.count(code)} for code in sorted(set(codes))]
+        errors = _errors(self.failed())
         started = self.requested_at if self.finished_at and self.state != "cancelled" else None
-        expires = self.finished_at and self.finished_at + timedelta(days=30 if codes else 7)
+        expires = self.finished_at and self.finished_at + timedelta(days=30 if errors else 7)
         return {
             "id": self.id,
             "state": self.state,
@@ -149,6 +149,12 @@ class _Deletion:
             "plan": self.plan,
             "verification": None,
         }
+
+
+def _errors(failed: list[_Key]) -> list[dict[str, Any]]:
+    """How many keys failed in which way."""
+    codes = Counter(key.end for key in failed)
+    return [{"code": code, "r2_code": None, "count": count} for code, count in sorted(codes.items())]
 
 
 def _time(time: datetime | None) -> str | None:
@@ -241,7 +247,7 @@ class FakeServer:
             raise trouble
         return response
 
-    def _route(self, request: httpx.Request) -> httpx.Response:
+    def _route(self, request: httpx.Request) -> httpx.Response:  # noqa: PLR0911 - a table of the calls
         if request.headers.get("authorization") != f"Bearer {self.token}":
             raise _Refusal(401, "invalid_token")
         match (request.method, *request.url.path.strip("/").split("/")):
@@ -251,6 +257,8 @@ class FakeServer:
                 return self._list(request)
             case ("GET", "v1", "stats"):
                 return self._stats()
+            case ("POST", "v1", "redrives"):
+                return self._redrive_all(json.loads(request.content or b"{}"))
             case ("GET", "v1", "deletions", name):
                 return self._look(self._find(name))
             case ("PUT", "v1", "deletions", name, "parts", number):
@@ -386,8 +394,8 @@ class FakeServer:
             deletion.state, deletion.finished_at = "cancelled", datetime.now(UTC)
         return httpx.Response(200, json=deletion.view())
 
-    def _redrive(self, deletion: _Deletion) -> httpx.Response:
-        failed = deletion.failed()
+    def _redrive(self, deletion: _Deletion, keys: list[_Key] | None = None) -> httpx.Response:
+        failed = deletion.failed() if keys is None else keys
         if not deletion.is_final or not failed:
             return httpx.Response(200, json=deletion.view())
         for key in failed:
@@ -395,6 +403,21 @@ class FakeServer:
         deletion.generation += 1
         deletion.state, deletion.looks, deletion.finished_at = "queued", self.looks, None
         return _accepted(deletion)
+
+    def _redrive_all(self, asked: dict[str, Any]) -> httpx.Response:
+        found: list[dict[str, Any]] = []
+        for deletion in self._deletions.values():
+            keys = [key for key in deletion.failed() if asked.get("code") in (None, key.end)]
+            before = _time(deletion.finished_at) or ""
+            if not deletion.is_final or not keys or not before < asked.get("failed_before", "9"):
+                continue
+            found.append({"deletion": deletion.id, "keys": len(keys)})
+            if not asked.get("dry_run"):
+                self._redrive(deletion, keys)
+        is_dry = asked.get("dry_run", False)
+        total = sum(int(one["keys"]) for one in found)
+        redrives = {"dry_run": is_dry, "redrives": found, "keys": total, "more": False}
+        return httpx.Response(200 if is_dry else 202, json=redrives)
 
     def _receipt(self, deletion: _Deletion) -> httpx.Response:
         if not deletion.is_final:
@@ -431,7 +454,7 @@ class FakeServer:
             "deletions": {state: states.count(state) for state in sorted(set(states))},
             "keys": {name: sum(each[name] for each in counts) for name in names},
             "oldest_unfinished": None,
-            "failures": [],
+            "failures": _errors([key for deletion in self._deletions.values() for key in deletion.failed()]),
             "unreadable_messages": 0,
             "notices": {"owed": 0, "failed": 0},
         }
