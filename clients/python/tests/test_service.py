@@ -81,7 +81,11 @@ def test_an_upload_that_died_is_carried_on(service: Service) -> None:
     with service.client(max_request_keys=200) as client:
         with pytest.raises(OSError, match="the database has gone"):
             client.create(dying(), idempotency_key="resumed")
+        with pytest.raises(Conflict) as refused:
+            client.create(reversed(keys), idempotency_key="resumed")
+        assert refused.value.code == "part_differs"
         created = client.create(keys, idempotency_key="resumed")
+        assert refused.value.deletion_id == created.id
         counts = client.wait(created, timeout=PATIENCE).counts
     assert (counts.total, counts.deleted) == (1_000, 1_000)
 
