@@ -23,7 +23,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::json;
 use tempfile::TempDir;
 use xtask::stack::{Deletion, Stack, StackOptions};
 
@@ -85,6 +84,14 @@ impl Pair {
         })
     }
 
+    /// The keys of all objects in the bucket.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        Ok(self.gateway().list("")?.into_iter().map(|object| object.key).collect())
+    }
+
     /// Writes a deletion of `count` keys of 1,000 bytes into the ledger that have all failed.
     ///
     /// # Errors
@@ -93,28 +100,20 @@ impl Pair {
         let deletion =
             "INSERT INTO deletions (id, requested_by, requested_at, not_before, sealed_at, finished_at)
                         VALUES (?1, 'api_token', 0, 0, 0, 1)";
-        self.gateway().sql(deletion, &[json!(id)])?;
+        self.gateway().sql(deletion, &[serde_json::json!(id)])?;
         let part = "INSERT INTO parts
                       (deletion, generation, part, chunk_keys, keys, duplicates_removed, upload, sending_until, enqueued_at)
                     VALUES (?1, 0, 0, json_array(?2), ?2, 0, ?1, 0, 0)";
-        self.gateway().sql(part, &[json!(id), json!(count)])?;
+        self.gateway().sql(part, &[serde_json::json!(id), serde_json::json!(count)])?;
         let chunk =
             "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_until, begun_at, failed, finished_at)
                      VALUES (?1, 0, 0, ?2, 0, 0, ?2, 1)";
-        self.gateway().sql(chunk, &[json!(id), json!(count)])?;
+        self.gateway().sql(chunk, &[serde_json::json!(id), serde_json::json!(count)])?;
         let failures = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
                         INSERT INTO failures
                         SELECT ?1, 0, 0, i, '\"' || printf('%01000d', i) || '\"', 'object_locked', 10069, 20, 0 FROM n";
-        self.gateway().sql(failures, &[json!(id), json!(count)])?;
+        self.gateway().sql(failures, &[serde_json::json!(id), serde_json::json!(count)])?;
         Ok(())
-    }
-
-    /// The keys of all objects in the bucket.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
-    pub fn keys(&self) -> Result<Vec<String>> {
-        Ok(self.gateway().list("")?.into_iter().map(|object| object.key).collect())
     }
 }
 

@@ -225,12 +225,14 @@ class Core:
         return Request("POST", "/v1/deletions", (), headers | _JSON, body)
 
     async def _create_in_parts(self, part: Part, splitter: Splitter, options: Options, key: str) -> Deletion:
-        """1. Begin it: with this Idempotency-Key it is the same deletion each time.
+        """Asks for it in parts.
+
+        1. Begin it: with this Idempotency-Key it is the same deletion each time.
         2. Put part by part; those that it has already are taken as they are.
         3. Seal it, with as many parts and keys as there were.
 
         When it was sealed before, nothing is put: the sealing says whether it was sealed as this.
-        """  # noqa: D205 - the steps are the summary
+        """
         # (1) Begin.
         body = json.dumps({"in_parts": True} | options.fields()).encode()
         begin = Request("POST", "/v1/deletions", (), {"Idempotency-Key": key} | _JSON, body)
