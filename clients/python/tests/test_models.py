@@ -128,8 +128,10 @@ def test_no_repr_has_a_key_a_prefix_or_a_label() -> None:
 
 
 def test_the_digest_is_that_of_the_service() -> None:
-    """The vectors of protocol/src/digest.rs in kind: the sum, whatever the order, modulo 2^256."""
     assert KeysDigest.of([]).value == "0" * 64
+    # The example of docs/api.md.
+    keys = ["proj_46_b.jpg", "projects/46/c.jpg", "proj_46/a.jpg"]
+    assert KeysDigest.of(keys).value == "12904c6db24a4a81d26770c578b5b7ce5e46a66cb3954a1dd4613c58c527c96f"
     one = KeysDigest.of(["a"])
     # SHA-256 of "a".
     assert one == KeysDigest("sha256-sum", 1, "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb")

@@ -154,6 +154,9 @@ def test_too_many_objects_are_not_deleted_by_prefix(service: Service, client: Cl
     assert (ended.state, ended.counts.failed, ended.counts.deleted) == ("failed", 1, 0)
     assert [(failure.key, failure.code) for failure in client.failures(ended)] == [("braked/", "max_objects_exceeded")]
     assert service.objects("braked/") == objects
+    # A prefix that failed is asked for anew: a redrive is about keys.
+    assert client.wait(client.redrive(ended), timeout=PATIENCE).state == "failed"
+    assert service.objects("braked/") == objects
 
 
 def test_a_project_is_deleted_with_its_keys(service: Service, client: Client) -> None:

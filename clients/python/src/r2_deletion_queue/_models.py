@@ -329,7 +329,10 @@ class Receipt:
     raw: Json = field(repr=False, compare=False)
 
     def is_of(self, keys: Iterable[str]) -> bool:
-        """Whether exactly these keys, each named once, are what was deleted. False without a digest to tell by."""
+        """Whether exactly these keys, each named once, are what was deleted. False without a digest to tell by.
+
+        The digest tells lists apart that differ by accident, and is no proof against somebody who makes keys up.
+        """
         return self.deleted_keys_digest is not None and self.deleted_keys_digest == KeysDigest.of(keys)
 
     @classmethod

@@ -35,6 +35,8 @@ _TITLES = {
     413: "Content Too Large",
     422: "Unprocessable Content",
 }
+# A prefix that has failed is asked for anew; a redrive is about keys.
+_OF_PREFIXES = ("max_objects_exceeded", "sweep_incomplete")
 _FINAL = ("succeeded", "failed", "cancelled", "planned")
 
 
@@ -395,7 +397,7 @@ class FakeServer:
         return httpx.Response(200, json=deletion.view())
 
     def _redrive(self, deletion: _Deletion, keys: list[_Key] | None = None) -> httpx.Response:
-        failed = deletion.failed() if keys is None else keys
+        failed = [key for key in keys or deletion.failed() if key.end not in _OF_PREFIXES]
         if not deletion.is_final or not failed:
             return httpx.Response(200, json=deletion.view())
         for key in failed:
