@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which it fails soonest.
 
-use std::time::Duration;
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,7 +9,7 @@ use crate::{
     output,
     project::{Project, Worker},
     run,
-    setup::{TARGET, Toolbox},
+    setup::{TARGET, Toolbox, python},
     workers,
 };
 
@@ -20,7 +20,7 @@ type Check<On> = (&'static str, fn(&On) -> Result<()>);
 const AT_ONCE: [Check<Project>; 2] =
     [("format", format), ("protocol depends on no platform", protocol_is_pure)];
 
-const WITH_TOOLS: [Check<Toolbox>; 8] = [
+const WITH_TOOLS: [Check<Toolbox>; 9] = [
     ("clippy", clippy),
     ("clippy for wasm32", clippy_wasm),
     ("unit and property tests", unit_tests),
@@ -28,6 +28,7 @@ const WITH_TOOLS: [Check<Toolbox>; 8] = [
     ("both Workers could be deployed", dry_deploys),
     ("the pair on the runtime", end_to_end),
     ("the API against its description", as_described),
+    ("the Python client", python_client),
     ("the pair under faults", under_faults),
 ];
 
@@ -124,17 +125,63 @@ fn end_to_end(toolbox: &Toolbox) -> Result<()> {
 
 /// By itself, because it keeps both cores busy, and what else runs then would be late.
 fn as_described(toolbox: &Toolbox) -> Result<()> {
+    by_itself(toolbox, "description")
+}
+
+/// A file of end-to-end tests that are ignored otherwise.
+fn by_itself(toolbox: &Toolbox, test: &str) -> Result<()> {
     let mut cargo = toolbox.project.cargo();
-    run::shown(cargo.args([
-        "test",
-        "--quiet",
-        "--package",
-        "e2e",
-        "--test",
-        "description",
-        "--",
-        "--ignored",
-    ]))
+    run::shown(cargo.args(["test", "--quiet", "--package", "e2e", "--test", test, "--", "--ignored"]))
+}
+
+/// Its form, its types, its tests without a network, its packages; then its tests on the runtime.
+fn python_client(toolbox: &Toolbox) -> Result<()> {
+    let project = &toolbox.project;
+    run::shown(&mut client_python(project, &["ruff", "check", "--quiet"]))?;
+    run::shown(&mut client_python(project, &["ruff", "format", "--check", "--quiet"]))
+        .context("Run ruff format.")?;
+    run::shown(&mut client_python(project, &["mypy"]))?;
+    run::shown(&mut client_python(project, &["pytest", "--quiet"]))?;
+    client_packages(project)?;
+    by_itself(toolbox, "python_client")
+}
+
+/// A module of Python's, run in the client's folder; what it keeps for the next time is elsewhere.
+fn client_python(project: &Project, module: &[&str]) -> Command {
+    let folder = client_folder(project);
+    let mut command = Command::new(python::CLIENT.python(project));
+    command
+        .arg("-m")
+        .args(module)
+        .current_dir(project.root().join("clients/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("MYPY_CACHE_DIR", folder.join("mypy"))
+        .env("RUFF_CACHE_DIR", folder.join("ruff"));
+    command
+}
+
+fn client_folder(project: &Project) -> PathBuf {
+    project.target().join("python-client")
+}
+
+/// Builds the source distribution, of it the wheel, and runs the command that is in it.
+fn client_packages(project: &Project) -> Result<()> {
+    let folder = client_folder(project).join("dist");
+    if folder.exists() {
+        // What an earlier version left would be taken for this one.
+        fs::remove_dir_all(&folder)?;
+    }
+    // With the hatchling that is there: another would have to be fetched.
+    let mut build = client_python(project, &["build", "--no-isolation", "--outdir"]);
+    run::output_of(build.arg(&folder))?;
+    let files = fs::read_dir(&folder)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+    let is_wheel = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "whl");
+    let wheel = files.iter().find(is_wheel).context("no wheel was built")?;
+    // Python takes modules from a wheel as it is.
+    let mut command = client_python(project, &["r2_deletion_queue", "--version"]);
+    let version = run::output_of(command.env("PYTHONPATH", wheel))?;
+    output::say(format!("{}: {}", wheel.display(), version.trim()));
+    Ok(())
 }
 
 /// Services of ours that fail on demand. These tests mostly wait: more of them than cores run side by side.

@@ -11,6 +11,7 @@
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
 //! | `notices.rs` | each end of a deletion is told to the operator's endpoint, once and signed |
 //! | `parts.rs` | a million keys in parts are one deletion with exact counts, and half an upload is never a whole one |
+//! | `python_client.rs` | the Python client does against the pair what its tests say |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
 //! | `sweeps.rs` | what a prefix or a project names goes, its neighbours stay; dry runs, plans, brakes, refusals |
@@ -122,6 +123,30 @@ impl Pair {
     /// When they cannot be listed.
     pub fn keys(&self) -> Result<Vec<String>> {
         Ok(self.gateway().list("")?.into_iter().map(|object| object.key).collect())
+    }
+
+    /// Writes a deletion of `count` keys of 1,000 bytes into the ledger that have all failed.
+    ///
+    /// # Errors
+    /// When the ledger refuses it.
+    pub fn insert_failed(&self, id: &str, count: u64) -> Result<()> {
+        let deletion =
+            "INSERT INTO deletions (id, requested_by, requested_at, not_before, sealed_at, finished_at)
+                        VALUES (?1, 'api_token', 0, 0, 0, 1)";
+        self.gateway().sql(deletion, &[serde_json::json!(id)])?;
+        let part = "INSERT INTO parts
+                      (deletion, generation, part, chunk_keys, keys, duplicates_removed, upload, sending_until, enqueued_at)
+                    VALUES (?1, 0, 0, json_array(?2), ?2, 0, ?1, 0, 0)";
+        self.gateway().sql(part, &[serde_json::json!(id), serde_json::json!(count)])?;
+        let chunk =
+            "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_until, begun_at, failed, finished_at)
+                     VALUES (?1, 0, 0, ?2, 0, 0, ?2, 1)";
+        self.gateway().sql(chunk, &[serde_json::json!(id), serde_json::json!(count)])?;
+        let failures = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
+                        INSERT INTO failures
+                        SELECT ?1, 0, 0, i, '\"' || printf('%01000d', i) || '\"', 'object_locked', 10069, 20, 0 FROM n";
+        self.gateway().sql(failures, &[serde_json::json!(id), serde_json::json!(count)])?;
+        Ok(())
     }
 }
 

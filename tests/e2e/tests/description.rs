@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Pair, eventually};
 use serde_json::json;
 use xtask::project::{Project, Worker};
-use xtask::setup::schemathesis;
+use xtask::setup::python::SCHEMATHESIS;
 use xtask::stack::Message;
 
 /// The digests of the tokens in `schemathesis/users.json`.
@@ -47,7 +47,7 @@ fn every_answer_to_every_request_is_as_the_description_says() -> Result<()> {
     fs::create_dir_all(&folder)?;
     let log = folder.join("output.txt");
     let output = File::create(&log)?;
-    let status = Command::new(schemathesis::python(&project))
+    let status = Command::new(SCHEMATHESIS.python(&project))
         .args(["-m", "schemathesis.cli", "--no-color", "--config-file"])
         .arg(config.join("schemathesis.toml"))
         .args(["run", "--checks", "all", "--url", pair.url()])

@@ -31,27 +31,6 @@ fn list(pair: &Pair, query: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Writes a deletion of `count` keys of 1,000 bytes into the ledger that have all failed.
-fn insert_failed(pair: &Pair, id: &str, count: u64) -> Result<()> {
-    let deletion =
-        "INSERT INTO deletions (id, requested_by, requested_at, not_before, sealed_at, finished_at)
-                    VALUES (?1, 'api_token', 0, 0, 0, 1)";
-    pair.gateway().sql(deletion, &[json!(id)])?;
-    let part = "INSERT INTO parts
-                  (deletion, generation, part, chunk_keys, keys, duplicates_removed, upload, sending_until, enqueued_at)
-                VALUES (?1, 0, 0, json_array(?2), ?2, 0, ?1, 0, 0)";
-    pair.gateway().sql(part, &[json!(id), json!(count)])?;
-    let chunk =
-        "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_until, begun_at, failed, finished_at)
-                 VALUES (?1, 0, 0, ?2, 0, 0, ?2, 1)";
-    pair.gateway().sql(chunk, &[json!(id), json!(count)])?;
-    let failures = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)
-                    INSERT INTO failures
-                    SELECT ?1, 0, 0, i, '\"' || printf('%01000d', i) || '\"', 'object_locked', 10069, 20, 0 FROM n";
-    pair.gateway().sql(failures, &[json!(id), json!(count)])?;
-    Ok(())
-}
-
 /// 1. Three deletions, two of one project. 2. Lists by label, by state and by both give them newest first, whatever has to
 ///    be escaped in a label's value. 3. Totals say the same.
 #[test]
@@ -65,7 +44,7 @@ fn deletions_are_found_by_label_and_state_and_counted() -> Result<()> {
         pair.settle(id)?;
     }
     let failed = "del_00000000000000000000000000";
-    insert_failed(&pair, failed, 3)?;
+    pair.insert_failed(failed, 3)?;
 
     let (project, ids) = ("label.project=42%20%26+43%2F%C3%A9%2B", |ids: &[&str]| -> Vec<String> {
         ids.iter().map(|&id| id.to_owned()).collect()
@@ -99,7 +78,7 @@ fn all_failures_are_streamed_and_a_stream_that_fails_is_broken_off() -> Result<(
     const COUNT: u64 = 20_000;
     let pair = Pair::start()?;
     let id = "del_00000000000000000000000000";
-    insert_failed(&pair, id, COUNT)?;
+    pair.insert_failed(id, COUNT)?;
     let path = format!("/v1/deletions/{id}/failures");
     let streamed = pair.api().send("GET", &path, NDJSON, "")?;
     assert_eq!((streamed.status, streamed.header("content-type")), (200, Some("application/x-ndjson")));

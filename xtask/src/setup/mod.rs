@@ -5,7 +5,7 @@
 
 mod debian;
 mod node;
-pub mod schemathesis;
+pub mod python;
 mod stamp;
 mod standard_library;
 mod wasm_bindgen;
@@ -48,7 +48,9 @@ impl Toolbox {
     /// # Errors
     /// As [`Toolbox::ensure`].
     pub fn ensure_for_tests() -> Result<Self> {
-        Self::ensure_and(schemathesis::ensure)
+        Self::ensure_and(|site| {
+            python::Environment::ALL.iter().try_for_each(|environment| environment.ensure(site))
+        })
     }
 
     fn ensure_and(more: impl FnOnce(&Site<'_>) -> Result<()>) -> Result<Self> {

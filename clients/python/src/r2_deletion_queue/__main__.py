@@ -1,0 +1,7 @@
+"""`python -m r2_deletion_queue`."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())
