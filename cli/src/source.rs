@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc::SyncSender,
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +17,12 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// How many pieces may wait to be shown, before what writes them has to.
 pub(crate) const PIECES_MAX: usize = 16;
+
+/// How long wrangler may take to tell the platform that nobody watches any more.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it has ended.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What a source has said: bytes, or nothing, when it has ended.
 pub(crate) type Piece = (usize, Vec<u8>);
@@ -72,15 +79,38 @@ impl Wrangler {
     }
 }
 
+impl Wrangler {
+    fn is_running(&mut self) -> bool {
+        matches!(self.leader.try_wait(), Ok(None))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // OK because the one error there can be says that no process of the group is left.
+        let _ = kill_process_group(Pid::from_child(&self.leader), signal);
+    }
+}
+
 impl Drop for Wrangler {
     fn drop(&mut self) {
-        let running = matches!(self.leader.try_wait(), Ok(None));
-        let leader = i32::try_from(self.leader.id()).ok().and_then(Pid::from_raw);
-        if let Some(leader) = leader.filter(|_| running) {
-            // OK because the one error there can be says that no process of the group is left.
-            let _ = kill_process_group(leader, Signal::TERM);
-            // OK because nothing can be done about a child that cannot be waited for.
-            let _ = self.leader.wait();
+        if !self.is_running() {
+            return;
         }
+        self.signal(Signal::TERM);
+        let mut polls = STOP_MAX.as_millis() / POLL.as_millis();
+        while self.is_running() && polls > 0 {
+            pause();
+            polls -= 1;
+        }
+        self.signal(Signal::KILL);
+        // OK because a child that was killed can always be waited for; that it was waited for before is no trouble.
+        let _ = self.leader.wait();
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a tool waits on a real machine, and for no longer than it says"
+)]
+fn pause() {
+    thread::sleep(POLL);
 }

@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    io::Write,
+    io::{BufRead, BufReader, Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -65,6 +65,27 @@ fn until_ends_with_its_deletion_and_says_how_that_ended() {
         assert_eq!(said.matches("deletion.finished").count(), 2, "{said}");
     }
     assert_eq!(code(&tail(&["--until", id], finished(other, "succeeded").as_bytes())), 1);
+}
+
+#[test]
+fn ctrl_c_ends_it_with_the_summary() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_r2-deletions"))
+        .arg("tail")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Held open, as by a tail that goes on.
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(finished("del_01m86xe64erm6t285878pgzp0n", "failed").as_bytes()).unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    stdout.read_line(&mut said).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2), "{said}");
+    assert!(said.contains("finished: 1 failed"), "{said}");
 }
 
 #[test]

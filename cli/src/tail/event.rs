@@ -281,6 +281,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_is_shown_steers_a_terminal() {
+        let mut value = invocation(
+            "ok",
+            &json!([]),
+            &json!([{ "event": "ledger.failed", "cause": "\u{1b}[2J\u{9b}2J" }]),
+        );
+        value["scriptName"] = json!("a\rb");
+        let Seen { worker: Some(worker), what: What::Event { fields, .. }, .. } = &read_all(&value)[0] else {
+            panic!("{value}");
+        };
+        assert!(
+            !worker.contains(char::is_control) && !fields.text("cause").unwrap().contains(char::is_control)
+        );
+    }
+
+    #[test]
     fn of_an_unknown_event_what_cannot_be_a_key_is_kept() {
         let id = protocol::DeletionId::new(Timestamp::from_millis(1), 1);
         let seen = read_all(

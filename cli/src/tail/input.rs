@@ -238,6 +238,11 @@ mod tests {
     }
 
     #[test]
+    fn a_label_that_no_object_follows_names_no_later_one() {
+        assert_eq!(read(b"[a] {} [b] { c\n{ d: 1 }\n")[1..], [Found::Noise, value(json!({ "d": 1 }))]);
+    }
+
+    #[test]
     fn a_value_that_never_ends_loses_no_value_behind_its_lines() {
         let text = b"{\"a\": 1,\n{\"b\": 2}\n[\n{\"c\": 3}\n";
         assert_eq!(

@@ -206,3 +206,45 @@ impl Totals {
         lines
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::tail::event;
+
+    fn totals(values: &[(u64, Value)]) -> Totals {
+        let mut totals = Totals::default();
+        for (millis, value) in values {
+            let seen = event::read(value, None, Timestamp::from_millis(*millis)).unwrap();
+            for seen in &seen {
+                totals.add(seen);
+            }
+        }
+        totals
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_ten_seconds() {
+        let batch = |keys: u64| json!({ "event": "batch.processed", "keys_deleted": keys });
+        let totals = totals(&[(1_000, batch(500)), (10_999, batch(300)), (11_000, batch(100))]);
+        assert_eq!(totals.peak_keys_per_second, 80);
+        assert!(totals.status(0).contains(" 40 keys/s"), "{}", totals.status(0));
+        assert!(totals.status(9_999).contains(" 10 keys/s"), "{}", totals.status(9_999));
+        assert!(totals.status(10_000).contains(" 0 keys/s"), "{}", totals.status(10_000));
+    }
+
+    #[test]
+    fn only_what_was_left_undone_or_went_wrong_makes_an_exit_code() {
+        let code = |value: Value| totals(&[(0, value)]).exit_code();
+        let step = json!({ "event": "sweep.progressed", "error.type": "r2_transient", "delay_seconds": 9 });
+        let ended = |outcome: &str| json!({ "outcome": outcome, "logs": [], "exceptions": [] });
+        assert_eq!(code(step), 0);
+        assert_eq!(code(json!({ "event": "sweep.progressed", "error.type": "sweep_incomplete" })), 2);
+        assert_eq!(code(json!({ "event": "notice.failed" })), 2);
+        assert_eq!(code(json!({ "event": "ledger.failed", "severity": "ERROR" })), 0);
+        assert_eq!(code(ended("canceled")), 0);
+        assert_eq!(code(ended("exceededMemory")), 3);
+    }
+}

@@ -104,6 +104,8 @@ impl Cursor<'_> {
         loop {
             match self.take()? {
                 byte if byte == quote => break,
+                // Shown as `\n`: this is a quote without an end, which must not swallow what follows.
+                b'\n' => return Err(Stop::Other),
                 b'\\' => text.push(self.escaped()?),
                 byte => text.push(byte),
             }
@@ -204,6 +206,7 @@ mod tests {
             "{{",
             "[1]",
             "{ \x1bx }",
+            "{ a: 'b\n",
         ] {
             assert_eq!(parse_object(other.as_bytes()), Parsed::Other, "{other}");
         }
