@@ -168,7 +168,7 @@ async fn send_again(
     // (1) Write.
     let generation = record.generation + 1;
     let part = PartRef { deletion: record.id.clone(), generation, part: 0 };
-    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, record.fence, *ledger);
+    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, Some(record.fence), *ledger);
     let (last, filled) = match fill(&mut outbox, record, filter, *ledger).await {
         Ok(Some(filled)) => filled,
         Ok(None) => return Ok(0),
