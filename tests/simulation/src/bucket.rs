@@ -70,7 +70,12 @@ impl Invocation {
             let (deletion, generation, keys) = chunk_of(body)?;
             Some(GivenChunk { deletion, generation, keys: keys.into_iter().collect(), attempts })
         });
-        Self { id: sim.next_number(), started_at: sim.now(), chunks: chunks.collect(), looked: RefCell::default() }
+        Self {
+            id: sim.next_number(),
+            started_at: sim.now(),
+            chunks: chunks.collect(),
+            looked: RefCell::default(),
+        }
     }
 }
 
@@ -124,7 +129,12 @@ impl SimBucket {
             _ => Effect::All,
         };
         let transient = || {
-            let errors = [R2Error::Internal, R2Error::ServiceUnavailable, R2Error::ClientDisconnect, R2Error::Other(0)];
+            let errors = [
+                R2Error::Internal,
+                R2Error::ServiceUnavailable,
+                R2Error::ClientDisconnect,
+                R2Error::Other(0),
+            ];
             errors.get(sim.draw_fault(|rng| rng.usize(..errors.len()))).copied().unwrap_or(R2Error::Internal)
         };
         if keys.len() > world.bucket.call_max {
@@ -171,7 +181,9 @@ impl SimBucket {
                 world.oracle.removed(invocation, key, uploaded_at, &world.sim);
             }
         }
-        world.sim.note(|| format!("delete of {} keys by invocation {}: {answer:?}", keys.len(), invocation.id));
+        world
+            .sim
+            .note(|| format!("delete of {} keys by invocation {}: {answer:?}", keys.len(), invocation.id));
         answer
     }
 }

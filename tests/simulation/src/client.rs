@@ -34,7 +34,13 @@ pub(crate) fn request(method: &str, target: &str, body: SimBody) -> Request<SimB
 /// The answer to a request, as far as it reaches the client: status and body.
 type Answer = Option<(u16, Value)>;
 
-async fn ask(world: &Rc<World>, method: &str, target: &str, body: Option<Value>, key: Option<&str>) -> Answer {
+async fn ask(
+    world: &Rc<World>,
+    method: &str,
+    target: &str,
+    body: Option<Value>,
+    key: Option<&str>,
+) -> Answer {
     let sim = &world.sim;
     sim.sleep(sim.between(1, 60)).await;
     let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
@@ -109,7 +115,8 @@ async fn begin(world: &Rc<World>, case: &Case) -> Option<String> {
             let progress = &mut *case.progress.borrow_mut();
             (progress.requests, progress.is_in_flight) = (progress.requests + 1, true);
         }
-        let answer = ask(world, "POST", "/v1/deletions", Some(case.body()), case.idempotency_key.as_deref()).await;
+        let answer =
+            ask(world, "POST", "/v1/deletions", Some(case.body()), case.idempotency_key.as_deref()).await;
         {
             let progress = &mut *case.progress.borrow_mut();
             (progress.is_in_flight, progress.last_answered_at) = (false, world.sim.now());
@@ -155,7 +162,9 @@ async fn insist(world: &Rc<World>, case: &Case, method: &str, target: &str, body
         let is_accepted = matches!(answer, Some((202, _)));
         let may_be_refused = case.progress.borrow().may_be_cancelled;
         if !is_accepted && !may_be_refused {
-            world.sim.violate(|| format!("case {}: {method} {target} is answered with {answer:?}", case.number));
+            world
+                .sim
+                .violate(|| format!("case {}: {method} {target} is answered with {answer:?}", case.number));
         }
         return is_accepted;
     }

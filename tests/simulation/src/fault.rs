@@ -140,7 +140,11 @@ fn allowed(fault: Fault, mode: Mode, sweeps: bool) -> bool {
         (Mode::QueueOnly, Fault::MessageLost) => false,
         (
             Mode::QueueOnly,
-            Fault::ConsumerDies | Fault::QueueRefuses | Fault::QueueUnsure | Fault::LedgerUnsure | Fault::LedgerSlow,
+            Fault::ConsumerDies
+            | Fault::QueueRefuses
+            | Fault::QueueUnsure
+            | Fault::LedgerUnsure
+            | Fault::LedgerSlow,
         ) => !sweeps,
         (Mode::QueueOnly, _) => true,
     }

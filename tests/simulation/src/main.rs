@@ -41,7 +41,11 @@ fn main() -> ExitCode {
         let mut is_right = true;
         for mode in modes {
             let outcome = run(seed, mode, arguments.plant, true);
-            println!("{mode}, seed {seed}: {}\n{}", outcome.violation.as_deref().unwrap_or("right"), outcome.totals);
+            println!(
+                "{mode}, seed {seed}: {}\n{}",
+                outcome.violation.as_deref().unwrap_or("right"),
+                outcome.totals
+            );
             is_right &= outcome.violation.is_none();
         }
         return if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -70,10 +74,14 @@ fn explore(seeds: Range<u64>, mode: Mode, plant: Option<Plant>) -> bool {
         }
     }
     let seconds = started_at.elapsed().as_secs_f64();
-    let count = |of: &[&str]| violations.iter().filter(|text| of.iter().any(|word| text.contains(word))).count();
-    let (lost, stray, twice) = (count(&["lost", "still there"]), count(&["stray"]), count(&["counted twice"]));
+    let count =
+        |of: &[&str]| violations.iter().filter(|text| of.iter().any(|word| text.contains(word))).count();
+    let (lost, stray, twice) =
+        (count(&["lost", "still there"]), count(&["stray"]), count(&["counted twice"]));
     println!("{mode}\n{totals}  {:<32}{:>14.1}", "schedules per second", totals.schedules as f64 / seconds);
-    for (name, value) in [("violations", violations.len()), ("lost", lost), ("stray", stray), ("counted twice", twice)] {
+    for (name, value) in
+        [("violations", violations.len()), ("lost", lost), ("stray", stray), ("counted twice", twice)]
+    {
         println!("  {name:<32}{value:>14}");
     }
     violations.is_empty()

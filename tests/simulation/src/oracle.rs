@@ -8,11 +8,11 @@ use std::rc::Rc;
 use protocol::{Fence, rfc3339};
 use serde_json::Value;
 
+use crate::Mode;
 use crate::bucket::Invocation;
 use crate::sim::Sim;
 use crate::workload::Case;
 use crate::world::World;
-use crate::Mode;
 
 /// How old a look may be when the call begins that relies on it: a second of looks, and five for the last of them to answer.
 const LOOK_AGE_MAX_MS: u64 = 6_000;
@@ -96,9 +96,12 @@ impl Oracle {
     pub(crate) fn call_begins(&self, invocation: &Invocation, keys: &[String], sim: &Sim) -> CallUnderWay {
         let cases = self.cases.borrow();
         for key in keys {
-            let covering: Vec<_> = cases.iter().filter(|case| case.covers(key, invocation.started_at)).collect();
+            let covering: Vec<_> =
+                cases.iter().filter(|case| case.covers(key, invocation.started_at)).collect();
             if covering.is_empty() {
-                sim.violate(|| format!("stray: a call for {key:?}, which nobody has asked for, or has any more"));
+                sim.violate(|| {
+                    format!("stray: a call for {key:?}, which nobody has asked for, or has any more")
+                });
             }
             if !covering.iter().any(|case| is_excused(case, key, invocation, Some(sim.now()))) {
                 Self::check_look(&covering, key, invocation, sim);
@@ -110,7 +113,9 @@ impl Oracle {
                 && only.is_one_deletion()
                 && only.prefixes.is_empty()
             {
-                sim.violate(|| format!("two at once: invocations {holder} and {} call for {key:?}", invocation.id));
+                sim.violate(|| {
+                    format!("two at once: invocations {holder} and {} call for {key:?}", invocation.id)
+                });
             }
         }
         CallUnderWay { calls: Rc::clone(&self.calls), keys: keys.to_vec(), invocation: invocation.id }
@@ -124,7 +129,9 @@ impl Oracle {
                 sim.violate(|| format!("the fence: a call for {key:?}, looked at {} ms ago", sim.now() - at));
             }
             Some((_, Some(saw))) if *saw > bound => {
-                sim.violate(|| format!("the fence: a call for {key:?}, which was seen to be {} ms newer", saw - bound));
+                sim.violate(|| {
+                    format!("the fence: a call for {key:?}, which was seen to be {} ms newer", saw - bound)
+                });
             }
             Some(_) => {}
         }
@@ -237,12 +244,23 @@ impl Oracle {
                 Mode::SelfHealing => true,
             };
             if owes_end && !is_final(&seen.state) {
-                sim.violate(|| format!("lost: {id} of case {} is {} for ever: {:?}", case.number, seen.state, seen.counts));
+                sim.violate(|| {
+                    format!(
+                        "lost: {id} of case {} is {} for ever: {:?}",
+                        case.number, seen.state, seen.counts
+                    )
+                });
             }
             if is_accepted && !progress.may_be_cancelled && seen.counts.cancelled > 0 {
                 sim.violate(|| format!("{id}: accepted, and cancelled by nobody"));
             }
-            if is_accepted && world.mode == Mode::SelfHealing && world.notices.is_some() && !self.noticed.borrow().contains(id)
+            // A dry run of keys alone is over when it is answered.
+            let is_told = !case.dry_run || !case.prefixes.is_empty();
+            if is_accepted
+                && is_told
+                && world.mode == Mode::SelfHealing
+                && world.notices.is_some()
+                && !self.noticed.borrow().contains(id)
             {
                 sim.violate(|| format!("{id}: over, and the endpoint was never told"));
             }
@@ -269,10 +287,16 @@ fn is_excused(case: &Case, key: &str, invocation: &Invocation, now: Option<u64>)
         Fence::Always => false,
         Fence::Auto => {
             let first = |chunk: &crate::bucket::GivenChunk| {
-                chunk.attempts == 1 && chunk.generation == 0 && chunk.keys.contains(key) && case.has_id(&chunk.deletion)
+                chunk.attempts == 1
+                    && chunk.generation == 0
+                    && chunk.keys.contains(key)
+                    && case.has_id(&chunk.deletion)
             };
             let is_prompt = now.is_none_or(|now| now - case.requested_by(now).min(now) <= PROMPT_MS);
-            case.keys.contains(key) && case.delay_seconds == 0 && is_prompt && invocation.chunks.iter().any(first)
+            case.keys.contains(key)
+                && case.delay_seconds == 0
+                && is_prompt
+                && invocation.chunks.iter().any(first)
         }
     }
 }
@@ -335,11 +359,13 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
     let skips = world.read_list(id, "skipped");
     let key_of = |entry: &Value| entry.get("key").and_then(Value::as_str).unwrap_or_default().to_owned();
     let code_of = |entry: &Value| entry.get("code").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let of_prefix = |entry: &&Value| ["sweep_incomplete", "max_objects_exceeded"].contains(&code_of(entry).as_str());
+    let of_prefix =
+        |entry: &&Value| ["sweep_incomplete", "max_objects_exceeded"].contains(&code_of(entry).as_str());
     let failed: BTreeSet<String> = failures.iter().filter(|entry| !of_prefix(entry)).map(key_of).collect();
     let failed_prefixes: Vec<String> = failures.iter().filter(of_prefix).map(key_of).collect();
     let skipped: BTreeSet<String> = skips.iter().map(key_of).collect();
-    let wrong = |text: &str| sim.violate(|| format!("{id} of case {}: {text}: {:?}", case.number, seen.counts));
+    let wrong =
+        |text: &str| sim.violate(|| format!("{id} of case {}: {text}: {:?}", case.number, seen.counts));
     if (failures.len() as u64, skips.len() as u64) != (seen.counts.failed, seen.counts.skipped) {
         wrong("the lists are not as long as is counted");
     }
@@ -363,7 +389,11 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
         match code_of(entry).as_str() {
             "object_locked" if world.bucket.locked.contains(&key_of(entry)) => {}
             "max_objects_exceeded" if case.max_objects.is_some() => {}
-            "sweep_incomplete" | "storage_unavailable" | "throttled" | "not_configured" | "attempts_exhausted"
+            "sweep_incomplete"
+            | "storage_unavailable"
+            | "throttled"
+            | "not_configured"
+            | "attempts_exhausted"
                 if given_up => {}
             code => wrong(&format!("failed for no reason: {code}")),
         }
@@ -371,15 +401,24 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
     if case.dry_run || seen.counts.cancelled > 0 || seen.state == "cancelled" {
         return;
     }
+    // The brake has stopped all of them.
+    let prefixes: &[String] = if codes_have(&failures, "max_objects_exceeded") { &[] } else { &case.prefixes };
     let objects = world.bucket.objects.borrow();
     for (key, _) in objects.iter().filter(|(_, at)| **at <= seen.requested_at) {
-        let in_prefix = case.prefixes.iter().any(|prefix| key.starts_with(prefix));
+        let in_prefix = prefixes.iter().any(|prefix| key.starts_with(prefix));
         let is_told = failed.contains(key) || failed_prefixes.iter().any(|prefix| key.starts_with(prefix));
         if (case.keys.contains(key) || in_prefix) && !is_told {
             wrong(&format!("{key:?} is still there, and nobody says so"));
         }
     }
-    if case.prefixes.is_empty() && seen.counts.total != case.keys.len() as u64 && case.progress.borrow().is_accepted {
+    if case.prefixes.is_empty()
+        && seen.counts.total != case.keys.len() as u64
+        && case.progress.borrow().is_accepted
+    {
         wrong("over, without all keys");
     }
+}
+
+fn codes_have(failures: &[Value], code: &str) -> bool {
+    failures.iter().any(|entry| entry.get("code").and_then(Value::as_str) == Some(code))
 }

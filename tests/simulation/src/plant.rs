@@ -82,44 +82,71 @@ impl Plant {
     /// What it replaces in a statement of the ledger: the statement's beginning, and what becomes of it.
     fn rewrites(self) -> &'static [(&'static str, Rewrite)] {
         match self {
-            Self::GrantsClaimedChunks => {
-                &[("INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT d.id",
-                   Rewrite::Replace(" AND chunks.claimed_until <= ?4", ""))]
-            }
+            Self::GrantsClaimedChunks => &[(
+                "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT d.id",
+                Rewrite::Replace(" AND chunks.claimed_until <= ?4", ""),
+            )],
             Self::GrantsFinishedChunks => &[
-                ("INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT d.id",
-                 Rewrite::Replace("chunks.finished_at IS NULL AND ", "")),
-                ("SELECT d.id IS NOT NULL AS known", Rewrite::Replace("c.finished_at IS NOT NULL AS finished", "0 AS finished")),
+                (
+                    "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT d.id",
+                    Rewrite::Replace("chunks.finished_at IS NULL AND ", ""),
+                ),
+                (
+                    "SELECT d.id IS NOT NULL AS known",
+                    Rewrite::Replace("c.finished_at IS NOT NULL AS finished", "0 AS finished"),
+                ),
             ],
             Self::GrantsCancelledChunks => &[
-                ("INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT d.id",
-                 Rewrite::Replace("d.cancelled_at IS NULL", "1")),
-                ("SELECT d.id IS NOT NULL AS known", Rewrite::Replace("d.cancelled_at IS NOT NULL AS cancelled", "0 AS cancelled")),
+                (
+                    "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT d.id",
+                    Rewrite::Replace("d.cancelled_at IS NULL", "1"),
+                ),
+                (
+                    "SELECT d.id IS NOT NULL AS known",
+                    Rewrite::Replace("d.cancelled_at IS NOT NULL AS cancelled", "0 AS cancelled"),
+                ),
             ],
-            Self::GrantsClaimedSweeps => {
-                &[("INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT s.deletion",
-                   Rewrite::Replace(" AND chunks.claimed_until <= ?6", ""))]
-            }
+            Self::GrantsClaimedSweeps => &[(
+                "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT s.deletion",
+                Rewrite::Replace(" AND chunks.claimed_until <= ?6", ""),
+            )],
             Self::SweepsOnAfterCancel => &[
-                ("INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT s.deletion",
-                 Rewrite::Replace("d.cancelled_at IS NULL", "1")),
+                (
+                    "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT s.deletion",
+                    Rewrite::Replace("d.cancelled_at IS NULL", "1"),
+                ),
                 ("SELECT s.sweep IS NOT NULL AS known", Rewrite::Replace("d.cancelled_at IS NULL", "1")),
                 ("UPDATE sweeps\nSET range", Rewrite::Replace("cancelled_at", "NULL")),
                 ("UPDATE chunks\nSET keys", Rewrite::Replace("cancelled_at", "NULL")),
             ],
-            Self::IncrementsCounts => {
-                &[("UPDATE chunks\nSET claimed_by = NULL", Rewrite::Replace("deleted = o", "deleted = chunks.deleted + o"))]
-            }
+            Self::IncrementsCounts => &[(
+                "UPDATE chunks\nSET claimed_by = NULL",
+                Rewrite::Replace("deleted = o", "deleted = chunks.deleted + o"),
+            )],
             Self::LosesSkips => &[("INSERT INTO skips", Rewrite::Replace("WHERE ", "WHERE 0 AND "))],
             Self::LosesFailures => &[("INSERT INTO failures", Rewrite::Replace("WHERE ", "WHERE 0 AND "))],
-            Self::LosesCancellations => {
-                &[("UPDATE deletions SET cancelled_at = ?2 WHERE id", Rewrite::Replace("WHERE ", "WHERE 0 AND "))]
+            Self::LosesCancellations => &[(
+                "UPDATE deletions SET cancelled_at = ?2 WHERE id",
+                Rewrite::Replace("WHERE ", "WHERE 0 AND "),
+            )],
+            Self::FinishesEarly => {
+                &[("UPDATE deletions SET finished_at = ?2", Rewrite::Replace(" = (SELECT", " >= (SELECT"))]
             }
-            Self::FinishesEarly => &[("UPDATE deletions SET finished_at = ?2", Rewrite::Replace(" = (SELECT", " >= (SELECT"))],
-            Self::NeverResends => &[("SELECT p.deletion, p.generation, p.part, json_array_length", Rewrite::Replace("WHERE ", "WHERE 0 AND "))],
-            Self::NeverAbandons => &[("UPDATE deletions SET cancelled_at = ?2\nWHERE finished_at", Rewrite::Replace("WHERE ", "WHERE 0 AND "))],
-            Self::NeverWakesSweeps => &[("UPDATE sweeps SET due_at = ?2\nWHERE (deletion, sweep)", Rewrite::Replace("WHERE ", "WHERE 0 AND "))],
-            Self::NeverWakesNotices => &[("UPDATE notices SET due_at", Rewrite::Replace("WHERE ", "WHERE 0 AND "))],
+            Self::NeverResends => &[(
+                "SELECT p.deletion, p.generation, p.part, json_array_length",
+                Rewrite::Replace("WHERE ", "WHERE 0 AND "),
+            )],
+            Self::NeverAbandons => &[(
+                "UPDATE deletions SET cancelled_at = ?2\nWHERE finished_at",
+                Rewrite::Replace("WHERE ", "WHERE 0 AND "),
+            )],
+            Self::NeverWakesSweeps => &[(
+                "UPDATE sweeps SET due_at = ?2\nWHERE (deletion, sweep)",
+                Rewrite::Replace("WHERE ", "WHERE 0 AND "),
+            )],
+            Self::NeverWakesNotices => {
+                &[("UPDATE notices SET due_at", Rewrite::Replace("WHERE ", "WHERE 0 AND "))]
+            }
             _ => &[],
         }
     }

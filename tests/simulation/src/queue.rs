@@ -106,8 +106,11 @@ async fn deliver(world: Rc<World>, mut batch: Vec<Message>) {
         message.attempts += 1;
     }
     world.queue.deliveries.set(world.queue.deliveries.get() + batch.len() as u64);
-    let invocation = Rc::new(Invocation::new(&sim, batch.iter().map(|message| (&*message.body, message.attempts))));
-    sim.note(|| format!("invocation {}: {} messages, dead letters: {is_dead_letter}", invocation.id, batch.len()));
+    let invocation =
+        Rc::new(Invocation::new(&sim, batch.iter().map(|message| (&*message.body, message.attempts))));
+    sim.note(|| {
+        format!("invocation {}: {} messages, dead letters: {is_dead_letter}", invocation.id, batch.len())
+    });
     if is_dead_letter && world.plant == Some(Plant::ForgetsDeadLetters) {
         return;
     }
@@ -126,7 +129,8 @@ async fn deliver(world: Rc<World>, mut batch: Vec<Message>) {
         sim.draw_fault(|rng| rng.u32(0..most))
     });
     let (bucket, queue) = (SimBucket::new(&world, &invocation), SimQueue::of_consumer(&world));
-    let (host, endpoint) = (SimHost { world: Rc::clone(&world) }, SimEndpoint { world: Rc::clone(&world), posts: Cell::new(0) });
+    let (host, endpoint) =
+        (SimHost { world: Rc::clone(&world) }, SimEndpoint { world: Rc::clone(&world), posts: Cell::new(0) });
     let notices = Notices { config: Ok(world.notices.as_ref()), queue: &queue, endpoint: &endpoint };
     let name = if is_dead_letter { "r2-deletions-dlq" } else { "r2-deletions" };
     let handled = {
@@ -228,8 +232,13 @@ impl SimQueue {
         if sim.fails(Fault::Garbage) {
             let texts = ["half a mess", "{}", "{\"v\":1}", "{\"v\":2,\"keys\":[]}", "[]"];
             let text = texts[sim.draw_fault(|rng| rng.usize(..texts.len()))];
-            let message =
-                Message { id: sim.next_number(), body: Rc::from(text), attempts: 0, sent_at: sim.now(), is_dead_letter: false };
+            let message = Message {
+                id: sim.next_number(),
+                body: Rc::from(text),
+                attempts: 0,
+                sent_at: sim.now(),
+                is_dead_letter: false,
+            };
             store(world, message, 0);
         }
         sim.sleep(sim.between(1, 100)).await;

@@ -109,7 +109,10 @@ impl Sim {
     /// Writes down what happens, where somebody reads it.
     pub(crate) fn note(&self, text: impl FnOnce() -> String) {
         if self.is_traced {
-            #[expect(clippy::print_stderr, reason = "the trace of a single seed, which somebody has asked for")]
+            #[expect(
+                clippy::print_stderr,
+                reason = "the trace of a single seed, which somebody has asked for"
+            )]
             {
                 eprintln!("{:>11.3}  {}", (self.now() - BEGINS_AT) as f64 / 1_000.0, text());
             }

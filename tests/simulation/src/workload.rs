@@ -61,7 +61,8 @@ pub(crate) struct Progress {
 impl Case {
     /// Whether it is about this key at all.
     pub(crate) fn asks_for(&self, key: &str) -> bool {
-        !self.dry_run && (self.keys.contains(key) || self.prefixes.iter().any(|prefix| key.starts_with(prefix)))
+        !self.dry_run
+            && (self.keys.contains(key) || self.prefixes.iter().any(|prefix| key.starts_with(prefix)))
     }
 
     /// Whether an invocation that has begun then may delete this key for it.

@@ -67,7 +67,8 @@ impl World {
     pub(crate) fn read_list(&self, id: &str, name: &str) -> Vec<Value> {
         let (mut entries, mut token) = (Vec::new(), String::new());
         loop {
-            let Some((200, page)) = self.read(&format!("/v1/deletions/{id}/{name}?page_size=7{token}")) else {
+            let Some((200, page)) = self.read(&format!("/v1/deletions/{id}/{name}?page_size=7{token}"))
+            else {
                 self.sim.violate(|| format!("{id}: {name} cannot be read"));
                 return entries;
             };
