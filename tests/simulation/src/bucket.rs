@@ -53,8 +53,9 @@ pub(crate) struct Invocation {
     pub(crate) started_at: u64,
     /// The chunks that it was given.
     pub(crate) chunks: Vec<GivenChunk>,
-    /// When it last looked at a key, and when the object was uploaded that it saw.
-    pub(crate) looked: RefCell<BTreeMap<String, (u64, Option<u64>)>>,
+    /// When it looked at a key, and when the object was uploaded that it saw: each time, since the chunks of a batch look for
+    /// themselves.
+    pub(crate) looked: RefCell<BTreeMap<String, Vec<(u64, Option<u64>)>>>,
 }
 
 pub(crate) struct GivenChunk {
@@ -229,7 +230,7 @@ impl Bucket for SimBucket {
         if blind {
             return Err(R2Error::ServiceUnavailable);
         }
-        self.invocation.looked.borrow_mut().insert(key.to_owned(), (began_at, found));
+        self.invocation.looked.borrow_mut().entry(key.to_owned()).or_default().push((began_at, found));
         Ok(found.map(|at| {
             Timestamp::from_millis(match world.plant {
                 Some(Plant::FenceIsBlind) => 0,
@@ -278,8 +279,9 @@ impl Bucket for SimBucket {
         if blind {
             return Err(R2Error::Internal);
         }
-        let looks = seen.into_iter().map(|(key, uploaded_at)| (key, (began_at, Some(uploaded_at))));
-        self.invocation.looked.borrow_mut().extend(looks);
+        for (key, uploaded_at) in seen {
+            self.invocation.looked.borrow_mut().entry(key).or_default().push((began_at, Some(uploaded_at)));
+        }
         Ok(listing)
     }
 }

@@ -201,7 +201,8 @@ async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
     }
     {
         let progress = &mut *case.progress.borrow_mut();
-        (progress.is_redriving, progress.closed_at) = (true, None);
+        // A cancellation that came too late for every key is over too.
+        (progress.is_redriving, progress.closed_at, progress.cancelled_at) = (true, None, None);
     }
     let mut is_unsure = true;
     for _ in 0..4 {

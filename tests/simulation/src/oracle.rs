@@ -123,17 +123,16 @@ impl Oracle {
 
     fn check_look(covering: &[&Rc<Case>], key: &str, invocation: &Invocation, sim: &Sim) {
         let bound = covering.iter().map(|case| case.requested_by(sim.now())).max().unwrap_or_default();
-        match invocation.looked.borrow().get(key) {
-            None => sim.violate(|| format!("the fence: a call for {key:?}, which was not looked at")),
-            Some((at, _)) if sim.now() - at > LOOK_AGE_MAX_MS => {
-                sim.violate(|| format!("the fence: a call for {key:?}, looked at {} ms ago", sim.now() - at));
-            }
-            Some((_, Some(saw))) if *saw > bound => {
-                sim.violate(|| {
-                    format!("the fence: a call for {key:?}, which was seen to be {} ms newer", saw - bound)
-                });
-            }
-            Some(_) => {}
+        let looked = invocation.looked.borrow();
+        let looks = looked.get(key).map(Vec::as_slice).unwrap_or_default();
+        let recent: Vec<_> = looks.iter().filter(|(at, _)| sim.now() - at <= LOOK_AGE_MAX_MS).collect();
+        if recent.is_empty() {
+            let times = looks.len();
+            sim.violate(|| {
+                format!("the fence: a call for {key:?}, looked at {times} times, and not just before")
+            });
+        } else if recent.iter().all(|(_, saw)| saw.is_some_and(|saw| saw > bound)) {
+            sim.violate(|| format!("the fence: a call for {key:?}, which was seen to be newer"));
         }
     }
 
@@ -149,12 +148,15 @@ impl Oracle {
         if is_old || covering.iter().any(|case| is_excused(case, key, invocation, None)) {
             return;
         }
-        match invocation.looked.borrow().get(key) {
-            Some((at, _)) if *at <= uploaded_at => {
+        let looked = invocation.looked.borrow();
+        match looked.get(key).and_then(|looks| looks.iter().rev().find(|(at, _)| *at <= uploaded_at)) {
+            Some((at, _)) => {
                 self.races.set(self.races.get() + 1);
                 self.window_ms.set(self.window_ms.get().max(sim.now() - at));
             }
-            _ => sim.violate(|| format!("the fence: {key:?} is gone, uploaded after every request for it")),
+            None => {
+                sim.violate(|| format!("the fence: {key:?} is gone, uploaded after every request for it"))
+            }
         }
     }
 
@@ -186,7 +188,9 @@ impl Oracle {
     pub(crate) fn see(&self, view: &Value, world: &World) {
         let Some((case, id, seen)) = self.understand(view, world) else { return };
         let before = self.seen.borrow_mut().insert(id.clone(), seen.clone());
-        if let Some(wrong) = check_counts(&case, &seen, world).or_else(|| check_course(&before?, &seen)) {
+        if let Some(wrong) =
+            check_counts(&case, &seen, world).or_else(|| check_course(&case, &before?, &seen))
+        {
             wrong_view(&case, &id, &seen, wrong, &world.sim);
         }
     }
@@ -331,12 +335,14 @@ fn check_counts(case: &Case, seen: &Seen, world: &World) -> Option<&'static str>
 }
 
 /// What is wrong with what has become of a deletion.
-fn check_course(before: &Seen, after: &Seen) -> Option<&'static str> {
+fn check_course(case: &Case, before: &Seen, after: &Seen) -> Option<&'static str> {
     let (old, new) = (before.counts, after.counts);
     if new.deleted < old.deleted {
         return Some("fewer are deleted than before");
     }
-    if new.skipped < old.skipped || new.total < old.total {
+    // What a sweep has written down and not begun is not counted once its deletion is cancelled.
+    let may_shrink = !case.prefixes.is_empty() && after.state.starts_with("cancel");
+    if new.skipped < old.skipped || (new.total < old.total && !may_shrink) {
         return Some("a count has gone back");
     }
     if after.generation < before.generation || before.requested_at != after.requested_at {
@@ -402,7 +408,8 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
         return;
     }
     // The brake has stopped all of them.
-    let prefixes: &[String] = if codes_have(&failures, "max_objects_exceeded") { &[] } else { &case.prefixes };
+    let prefixes: &[String] =
+        if codes_have(&failures, "max_objects_exceeded") { &[] } else { &case.prefixes };
     let objects = world.bucket.objects.borrow();
     for (key, _) in objects.iter().filter(|(_, at)| **at <= seen.requested_at) {
         let in_prefix = prefixes.iter().any(|prefix| key.starts_with(prefix));

@@ -70,7 +70,8 @@ impl Case {
         let Progress { requests, cancelled_at, closed_at, .. } = *self.progress.borrow();
         self.asks_for(key)
             && requests > 0
-            && cancelled_at.is_none_or(|at| invoked_at <= at)
+            // What was asked for twice is cancelled once.
+            && (!self.is_one_deletion() || cancelled_at.is_none_or(|at| invoked_at <= at))
             && closed_at.is_none_or(|at| invoked_at <= at)
     }
 
