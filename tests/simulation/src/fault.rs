@@ -97,7 +97,8 @@ impl Fault {
             Self::Late | Self::AnswerLost | Self::R2Zombie => 0.2,
             Self::MessageLost => 0.15,
             Self::R2Refuses | Self::R2Unsure => 0.4,
-            Self::R2Slow | Self::R2Blind | Self::Garbage => 0.15,
+            Self::R2Slow | Self::R2Blind => 0.15,
+            Self::Garbage => 0.4,
             Self::R2Forbids => 0.05,
             Self::Locked => 0.3,
             Self::ConsumerDies | Self::ProducerDies | Self::UpkeepDies => 0.35,
@@ -119,12 +120,19 @@ impl Rates {
     /// Swarm testing: each schedule has its own few faults. Where all of them were always there, one would hide the others.
     pub(crate) fn draw(rng: &mut Rng, mode: Mode, sweeps: bool) -> Self {
         let calm = rng.f64() < 0.05;
+        // Long enough for every attempt to end in it.
+        let outage = rng.f64() < 0.04;
         let rates = Fault::ALL.map(|fault| {
             let (is_on, rate) = (rng.f64() < 0.4, rng.f64() * fault.rate_max());
-            if is_on && !calm && allowed(fault, mode, sweeps) { rate } else { 0.0 }
+            match fault {
+                Fault::R2Refuses | Fault::R2Blind if outage => 1.0,
+                _ if is_on && !calm && allowed(fault, mode, sweeps) => rate,
+                _ => 0.0,
+            }
         });
         let span = if rng.bool() { 600_000 } else { 6 * 3_600_000 };
-        Self { rates, healed_at: BEGINS_AT + rng.u64(60_000..span) }
+        let span = if outage { 86_400_000 } else { rng.u64(60_000..span) };
+        Self { rates, healed_at: BEGINS_AT + span }
     }
 
     pub(crate) fn of(&self, fault: Fault) -> f64 {

@@ -50,26 +50,29 @@ fn main() -> ExitCode {
         }
         return if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
+    if let Some(plant) = arguments.plant {
+        return if catch_plants(&[plant]) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let seeds = arguments.from..arguments.from + arguments.seeds;
     let mut is_right = true;
     for mode in modes {
-        is_right &= explore(seeds.clone(), mode, arguments.plant);
+        is_right &= explore(seeds.clone(), mode);
     }
-    if arguments.plant.is_none() && !arguments.no_plants {
-        is_right &= catch_plants();
+    if !arguments.no_plants {
+        is_right &= catch_plants(Plant::value_variants());
     }
     if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::print_stdout, reason = "a tool for a terminal")]
 #[expect(clippy::disallowed_methods, reason = "measures how fast the simulation itself is")]
-fn explore(seeds: Range<u64>, mode: Mode, plant: Option<Plant>) -> bool {
+fn explore(seeds: Range<u64>, mode: Mode) -> bool {
     let (started_at, mut totals, mut violations) = (Instant::now(), Totals::default(), Vec::new());
     for seed in seeds {
-        let outcome = run(seed, mode, plant, false);
+        let outcome = run(seed, mode, None, false);
         totals.add(&outcome.totals);
         if let Some(violation) = outcome.violation {
-            println!("{violation}\n    {}", replay_command(seed, mode, plant));
+            println!("{violation}\n    {}", replay_command(seed, mode, None));
             violations.push(violation);
         }
     }
@@ -88,15 +91,15 @@ fn explore(seeds: Range<u64>, mode: Mode, plant: Option<Plant>) -> bool {
 }
 
 #[expect(clippy::print_stdout, reason = "a tool for a terminal")]
-fn catch_plants() -> bool {
+fn catch_plants(plants: &[Plant]) -> bool {
     println!("planted bugs");
     let mut caught = 0;
-    for &plant in Plant::value_variants() {
+    for &plant in plants {
         let found = first_to_catch(plant, 0..PLANT_SEEDS);
         caught += usize::from(found.is_some());
         let said = found.map_or("SURVIVES".to_owned(), |(seed, text)| format!("seed {seed:<6}{text}"));
         println!("  {:<34}{:<14}{said:.100}", name_of(plant), plant.mode().to_string());
     }
-    println!("  caught {caught} of {}", Plant::value_variants().len());
-    caught == Plant::value_variants().len()
+    println!("  caught {caught} of {}", plants.len());
+    caught == plants.len()
 }

@@ -95,6 +95,7 @@ impl Plant {
                     "SELECT d.id IS NOT NULL AS known",
                     Rewrite::Replace("c.finished_at IS NOT NULL AS finished", "0 AS finished"),
                 ),
+                ("SELECT d.id IS NOT NULL AS known", Rewrite::Replace("c.undecided", "NULL AS undecided")),
             ],
             Self::GrantsCancelledChunks => &[
                 (
