@@ -55,8 +55,11 @@ pub(crate) struct Invocation {
     pub(crate) chunks: Vec<GivenChunk>,
     /// When it looked at a key, and when the object was uploaded that it saw: each time, since the chunks of a batch look for
     /// themselves.
-    pub(crate) looked: RefCell<BTreeMap<String, Vec<(u64, Option<u64>)>>>,
+    pub(crate) looked: RefCell<BTreeMap<String, Vec<Look>>>,
 }
+
+/// When a look was begun, and when the object was uploaded that it saw.
+pub(crate) type Look = (u64, Option<u64>);
 
 pub(crate) struct GivenChunk {
     pub(crate) deletion: String,
@@ -106,13 +109,13 @@ impl SimBucket {
     }
 
     /// Somebody else uploads one of these keys in a moment.
-    fn maybe_upload<'a>(&self, keys: impl ExactSizeIterator<Item = &'a str>) {
+    fn maybe_upload<'a>(&self, mut keys: impl ExactSizeIterator<Item = &'a str>) {
         let (world, sim) = (&self.world, &self.world.sim);
         if !sim.fails(Fault::Upload) {
             return;
         }
         let at = sim.draw_fault(|rng| rng.usize(..keys.len().max(1)));
-        let Some(key) = keys.skip(at).next().map(str::to_owned) else { return };
+        let Some(key) = keys.nth(at).map(str::to_owned) else { return };
         let wait = sim.draw_fault(|rng| if rng.bool() { rng.u64(0..200) } else { rng.u64(0..5_000) });
         let world = Rc::clone(world);
         sim.spawn(async move {

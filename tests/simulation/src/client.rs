@@ -178,7 +178,7 @@ async fn cancel(world: &Rc<World>, case: &Case, id: &str) {
             let state = view.get("state").and_then(Value::as_str).unwrap_or_default();
             match state {
                 "cancelled" | "cancelling" => {
-                    case.progress.borrow_mut().cancelled_at.get_or_insert(world.sim.now());
+                    case.progress.borrow_mut().cancelled_at.get_or_insert_with(|| world.sim.now());
                 }
                 "succeeded" | "failed" | "planned" => {}
                 _ => world.sim.violate(|| format!("{id}: cancelled, and {state}")),

@@ -88,16 +88,19 @@ impl Fault {
     ];
 
     /// The most of its occasions that it takes.
+    #[expect(clippy::match_same_arms, reason = "each kind by itself: they have nothing else in common")]
     fn rate_max(self) -> f64 {
         match self {
             Self::LedgerRefuses | Self::LedgerUnsure => 0.2,
             Self::LedgerSlow => 0.05,
             Self::QueueRefuses | Self::QueueUnsure | Self::EndpointFails => 0.5,
-            Self::Duplicate | Self::AckLost | Self::Upload => 0.3,
+            Self::Duplicate => 0.6,
+            Self::AckLost | Self::Upload => 0.3,
             Self::Late | Self::AnswerLost | Self::R2Zombie => 0.2,
             Self::MessageLost => 0.15,
             Self::R2Refuses | Self::R2Unsure => 0.4,
-            Self::R2Slow | Self::R2Blind => 0.15,
+            Self::R2Slow => 0.3,
+            Self::R2Blind => 0.15,
             Self::Garbage => 0.4,
             Self::R2Forbids => 0.05,
             Self::Locked => 0.3,
@@ -142,6 +145,7 @@ impl Rates {
 
 /// Without upkeep, what upkeep is there for does not go wrong: messages are not lost, and nobody dies between a sweep's step and
 /// the message of the next.
+#[expect(clippy::match_same_arms, reason = "by mode")]
 fn allowed(fault: Fault, mode: Mode, sweeps: bool) -> bool {
     match (mode, fault) {
         (Mode::SelfHealing, _) => true,

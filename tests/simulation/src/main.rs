@@ -36,7 +36,7 @@ const PLANT_SEEDS: u64 = 2_000;
 #[expect(clippy::print_stdout, reason = "a tool for a terminal")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let modes = arguments.mode.map_or(Mode::ALL.to_vec(), |mode| vec![mode]);
+    let modes = arguments.mode.map_or_else(|| Mode::ALL.to_vec(), |mode| vec![mode]);
     if let Some(seed) = arguments.seed {
         let mut is_right = true;
         for mode in modes {
@@ -76,12 +76,12 @@ fn explore(seeds: Range<u64>, mode: Mode) -> bool {
             violations.push(violation);
         }
     }
-    let seconds = started_at.elapsed().as_secs_f64();
+    let per_second = u128::from(totals.schedules) * 1_000 / started_at.elapsed().as_millis().max(1);
     let count =
         |of: &[&str]| violations.iter().filter(|text| of.iter().any(|word| text.contains(word))).count();
     let (lost, stray, twice) =
         (count(&["lost", "still there"]), count(&["stray"]), count(&["counted twice"]));
-    println!("{mode}\n{totals}  {:<32}{:>14.1}", "schedules per second", totals.schedules as f64 / seconds);
+    println!("{mode}\n{totals}  {:<32}{per_second:>14}", "schedules per second");
     for (name, value) in
         [("violations", violations.len()), ("lost", lost), ("stray", stray), ("counted twice", twice)]
     {
@@ -97,7 +97,8 @@ fn catch_plants(plants: &[Plant]) -> bool {
     for &plant in plants {
         let found = first_to_catch(plant, 0..PLANT_SEEDS);
         caught += usize::from(found.is_some());
-        let said = found.map_or("SURVIVES".to_owned(), |(seed, text)| format!("seed {seed:<6}{text}"));
+        let said =
+            found.map_or_else(|| "SURVIVES".to_owned(), |(seed, text)| format!("seed {seed:<6}{text}"));
         println!("  {:<34}{:<14}{said:.100}", name_of(plant), plant.mode().to_string());
     }
     println!("  caught {caught} of {}", plants.len());

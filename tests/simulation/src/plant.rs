@@ -44,8 +44,6 @@ pub enum Plant {
     GrantsFinishedChunks,
     /// A chunk of a cancelled deletion is granted.
     GrantsCancelledChunks,
-    /// A step of a sweep is granted although another invocation is at it.
-    GrantsClaimedSweeps,
     /// A sweep of a cancelled deletion goes on.
     SweepsOnAfterCancel,
     /// Counts of attempts are added up.
@@ -107,10 +105,6 @@ impl Plant {
                     Rewrite::Replace("d.cancelled_at IS NOT NULL AS cancelled", "0 AS cancelled"),
                 ),
             ],
-            Self::GrantsClaimedSweeps => &[(
-                "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT s.deletion",
-                Rewrite::Replace(" AND chunks.claimed_until <= ?6", ""),
-            )],
             Self::SweepsOnAfterCancel => &[
                 (
                     "INSERT INTO chunks (deletion, generation, chunk, keys, claimed_by, claimed_until, begun_at)\nSELECT s.deletion",

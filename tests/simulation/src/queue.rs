@@ -13,7 +13,7 @@ use crate::bucket::{Invocation, SimBucket};
 use crate::fault::Fault;
 use crate::plant::Plant;
 use crate::services::{SimEndpoint, SimHost};
-use crate::sim::mortal;
+use crate::sim::{Sim, mortal};
 use crate::world::World;
 
 /// Most messages of a batch, as `wrangler.consumer.toml` has it.
@@ -50,10 +50,11 @@ fn store(world: &Rc<World>, message: Message, delay_ms: u64) {
     let sim = Rc::clone(&world.sim);
     let late = if sim.fails(Fault::Late) { sim.between(1_000, 4 * 3_600_000) } else { 0 };
     let is_lost = sim.fails(Fault::MessageLost);
-    if sim.fails(Fault::Duplicate) {
+    if message.attempts == 0 && sim.fails(Fault::Duplicate) {
         let twin = message.clone();
         let (world, sim) = (Rc::clone(&world), Rc::clone(&sim));
-        let later = if sim.draw(fastrand::Rng::bool) { 2_000 } else { 7_200_000 };
+        // At once, soon, or when everything is over.
+        let later = sim.draw(|rng| *rng.choice(&[300, 2_000, 30_000, 7_200_000]).unwrap_or(&300));
         let wait = delay_ms + sim.between(1, later);
         sim.clone().spawn(async move {
             sim.sleep(wait).await;
@@ -205,10 +206,7 @@ impl SimQueue {
         check_limits(&bodies, delay_seconds, world);
         sim.sleep(sim.between(1, 100)).await;
         let plants_success = !self.is_consumers && world.plant == Some(Plant::AcceptsPartialSends);
-        let code = |sim: &crate::sim::Sim| {
-            let codes = [10250, 10251, 0];
-            codes[sim.draw_fault(|rng| rng.usize(..codes.len()))]
-        };
+        let code = |sim: &Sim| sim.draw_fault(|rng| *rng.choice(&[10250, 10251, 0]).unwrap_or(&0));
         let failed = |code| if plants_success { Ok(()) } else { Err(QueueError { code }) };
         if sim.fails(Fault::QueueRefuses) {
             sim.sleep(sim.between(1, 100)).await;
@@ -231,7 +229,7 @@ impl SimQueue {
         }
         if sim.fails(Fault::Garbage) {
             let texts = ["half a mess", "{}", "{\"v\":1}", "{\"v\":2,\"keys\":[]}", "[]"];
-            let text = texts[sim.draw_fault(|rng| rng.usize(..texts.len()))];
+            let text = sim.draw_fault(|rng| *rng.choice(&texts).unwrap_or(&""));
             let message = Message {
                 id: sim.next_number(),
                 body: Rc::from(text),

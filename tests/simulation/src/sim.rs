@@ -109,12 +109,13 @@ impl Sim {
     /// Writes down what happens, where somebody reads it.
     pub(crate) fn note(&self, text: impl FnOnce() -> String) {
         if self.is_traced {
+            let millis = self.now() - BEGINS_AT;
             #[expect(
                 clippy::print_stderr,
                 reason = "the trace of a single seed, which somebody has asked for"
             )]
             {
-                eprintln!("{:>11.3}  {}", (self.now() - BEGINS_AT) as f64 / 1_000.0, text());
+                eprintln!("{:>8}.{:03}  {}", millis / 1_000, millis % 1_000, text());
             }
         }
     }

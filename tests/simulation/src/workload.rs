@@ -37,6 +37,7 @@ pub(crate) struct Case {
     pub(crate) progress: RefCell<Progress>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Default)]
 pub(crate) struct Progress {
     /// How many requests for a deletion were sent.
