@@ -213,13 +213,14 @@ fn read_record(row: &Row, errors: &[Row]) -> Result<DeletionRecord, LedgerError>
         dry_run: row.number_if_any::<u64>("planned_keys")?.is_some(),
         begun: row.number::<u64>("begun")? > 0,
         cancelled: cancelled_at.is_some(),
+        in_flight: row.number::<u64>("in_flight")? > 0,
     };
     let counts = Counts::derive(
         row.number::<u64>("total")? + row.number::<u64>("found")?,
         row.number("deleted")?,
         row.number("skipped")?,
         row.number("failed")?,
-        progress.cancelled && row.number::<u64>("in_flight")? == 0,
+        progress.cancelled && !progress.in_flight,
     );
     let state = State::derive(&counts, progress);
     // A cancelled deletion ends when the last chunk that was in flight is recorded, or at once.

@@ -49,7 +49,7 @@ pub use failure::FailureRecord;
 pub use listing::{DeletionFilter, DeletionPage};
 pub use notice::{DueNotice, NoticeOutcome, NoticeReply};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
-pub use part::{NewPart, PartRecord, PartRef, Sealing};
+pub use part::{Hold, NewPart, PartRecord, PartRef, Sealing};
 pub use record::{ChunkOutcome, Ended, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
 pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
 pub use skip::SkipRecord;

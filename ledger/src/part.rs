@@ -57,6 +57,20 @@ pub struct Sealing {
     pub ended: Ended,
 }
 
+/// Whose it is to send a part's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Whoever has asked: from now on, and to be delivered from the end of the undo window.
+    Taken {
+        /// The end of the undo window.
+        not_before: Timestamp,
+    },
+    /// Somebody else's, or nobody's: the deletion was cancelled.
+    Elsewhere,
+    /// Nobody's: every message is stored.
+    Sent,
+}
+
 impl PartRef {
     /// The part that the request itself brings.
     pub fn request(deletion: &DeletionId) -> Self {
@@ -90,6 +104,9 @@ UPDATE parts SET sending_until = ?5
 WHERE deletion = ?1 AND generation = ?2 AND part = ?3 AND enqueued_at IS NULL AND sending_until <= ?4
   AND (SELECT cancelled_at FROM deletions WHERE id = ?1) IS NULL
 RETURNING (SELECT not_before FROM deletions WHERE id = ?1) AS not_before";
+
+const IS_SENT: &str = "\
+SELECT enqueued_at IS NOT NULL AS done FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = ?3";
 
 const RELEASE: &str = "\
 UPDATE parts SET sending_until = 0 WHERE deletion = ?1 AND generation = ?2 AND part = ?3 AND enqueued_at IS NULL";
@@ -220,20 +237,21 @@ fn read_part(row: &Row) -> Result<PartRecord, LedgerError> {
     })
 }
 
-/// Takes over the sending of a part's messages, from a request that died over it: answers with the end of the undo window,
-/// or with `None` when somebody else is at it, or when there is nothing to send.
+/// Takes over the sending of a part's messages, from a request that died over it.
 pub(crate) async fn hold(
     database: &impl Database,
     part: &PartRef,
     now: Timestamp,
     until: Timestamp,
-) -> Result<Option<Timestamp>, LedgerError> {
+) -> Result<Hold, LedgerError> {
     let parameters = part.and([now.as_millis().into(), until.as_millis().into()]);
-    run(database, Statement::new(HOLD, parameters))
-        .await?
-        .first()
-        .map(|row| row.time("not_before"))
-        .transpose()
+    let statements = vec![Statement::new(HOLD, parameters), Statement::new(IS_SENT, part.parameters())];
+    let mut answer = database.batch(statements).await?.into_iter();
+    if let Some(taken) = next_rows(&mut answer)?.first() {
+        return Ok(Hold::Taken { not_before: taken.time("not_before")? });
+    }
+    let is_sent = next_rows(&mut answer)?.first().map(|row| row.is("done")).transpose()?;
+    Ok(if is_sent == Some(true) { Hold::Sent } else { Hold::Elsewhere })
 }
 
 /// Lets the next request for the same part take over at once.

@@ -9,7 +9,7 @@ use crate::failure::{self, FailureRecord};
 use crate::listing::{self, DeletionFilter, DeletionPage};
 use crate::notice::{self, NoticeOutcome, NoticeReply};
 use crate::outbox::{self, OutboxPiece};
-use crate::part::{self, NewPart, PartRecord, PartRef, Sealing};
+use crate::part::{self, Hold, NewPart, PartRecord, PartRef, Sealing};
 use crate::record::{self, RecordBatch, RecordReply};
 use crate::redrive::{self, FailureFilter, NewRedrive, RedrivableDeletion};
 use crate::skip::{self, SkipRecord};
@@ -94,8 +94,7 @@ pub trait ProducerLedger {
         key: &str,
     ) -> impl Future<Output = Result<Option<EarlierRequest>, LedgerError>>;
 
-    /// Takes over the sending of a part's messages until `until`: answers with the end of the undo window, or with `None` when
-    /// somebody else is at it or there is nothing to send.
+    /// Takes over the sending of a part's messages until `until`, if there is anything to send and nobody is at it.
     ///
     /// # Errors
     ///
@@ -105,7 +104,7 @@ pub trait ProducerLedger {
         part: &PartRef,
         now: Timestamp,
         until: Timestamp,
-    ) -> impl Future<Output = Result<Option<Timestamp>, LedgerError>>;
+    ) -> impl Future<Output = Result<Hold, LedgerError>>;
 
     /// Gives the sending up, for the next to take over at once.
     ///
@@ -457,7 +456,7 @@ impl<D: Database> ProducerLedger for SqlLedger<D> {
         part: &PartRef,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<Option<Timestamp>, LedgerError> {
+    ) -> Result<Hold, LedgerError> {
         part::hold(&self.database, part, now, until).await
     }
 

@@ -148,8 +148,9 @@ fn derive(group: &Row) -> Result<(State, Counts), LedgerError> {
         dry_run: group.is("dry_run")?,
         begun: group.is("begun")?,
         cancelled: group.is("cancelled")?,
+        in_flight: group.is("in_flight")?,
     };
-    let closed = progress.cancelled && !group.is("in_flight")?;
+    let closed = progress.cancelled && !progress.in_flight;
     let keys = |column| group.number(column);
     let counts = Counts::derive(keys("total")?, keys("deleted")?, keys("skipped")?, keys("failed")?, closed);
     Ok((State::derive(&counts, progress), counts))

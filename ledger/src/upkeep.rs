@@ -15,9 +15,10 @@ pub struct LostPart {
 }
 
 /// What nobody was told 202 for, and what nobody has put a part to or sealed for as long.
+/// What was redriven had ended, whoever was told of its request.
 const ABANDON: &str = "\
 UPDATE deletions SET cancelled_at = ?2
-WHERE finished_at IS NULL AND cancelled_at IS NULL AND requested_at <= ?1
+WHERE finished_at IS NULL AND cancelled_at IS NULL AND generation = 0 AND requested_at <= ?1
   AND CASE WHEN sealed_at IS NULL
       THEN NOT EXISTS (
           SELECT 1 FROM parts WHERE deletion = id AND MAX(COALESCE(enqueued_at, 0), sending_until) > ?1)

@@ -1,5 +1,5 @@
 use ledger::{Idempotency, NewDeletion, NewPart, PartRef, ProducerLedger};
-use protocol::{Counts, DeletionId, Event, Fence, RequestId, State, SweepRef, Timestamp};
+use protocol::{Counts, DeletionId, Event, RequestId, State, SweepRef, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::assets::Assets;
@@ -77,7 +77,7 @@ pub(crate) async fn enqueue<'m>(
     // (3) to (9); and whatever comes of it, no message stays that is no deletion's.
     let requested_at = host.now();
     let part = PartRef::request(&DeletionId::new(requested_at, host.random()));
-    let mut outbox = OutboxWriter::new(request_id, &part, requested_at, Fence::default(), ledger);
+    let mut outbox = OutboxWriter::new(request_id, &part, requested_at, None, ledger);
     let begun = Begun { part: &part, requested_at, request_id };
     let enqueued = fill_and_send(incoming, key, scope, begun, &mut outbox, &mut reservation, ports).await;
     outbox.discard_rest(host).await;

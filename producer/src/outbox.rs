@@ -11,6 +11,8 @@ pub(crate) struct OutboxWriter<'a, L> {
     upload: &'a RequestId,
     part: &'a PartRef,
     packer: Packer,
+    /// The fence is the deletion's, and no request's to say.
+    is_fence_given: bool,
     /// The messages of the row that is open.
     bodies: Vec<String>,
     bytes: usize,
@@ -33,25 +35,38 @@ pub(crate) struct FilledOutbox {
 }
 
 impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
-    /// Of a part that the request `upload` brings to a deletion requested at `requested_at`.
+    /// Of a part that the request `upload` brings to a deletion requested at `requested_at`, with this fence if the deletion is
+    /// there already; else the request says it.
     pub(crate) fn new(
         upload: &'a RequestId,
         part: &'a PartRef,
         requested_at: Timestamp,
-        fence: Fence,
+        fence: Option<Fence>,
         ledger: &'a L,
     ) -> Self {
         let PartRef { deletion, generation, .. } = part;
         let first_chunk =
             ChunkRef { deletion: deletion.clone(), generation: *generation, chunk: part.first_chunk() };
-        let packer = Packer::new(first_chunk, requested_at, fence);
-        let (bodies, chunk_keys) = (Vec::new(), Vec::new());
-        Self { ledger, upload, part, packer, bodies, bytes: 0, pieces: 0, chunk_keys, is_handed_over: false }
+        Self {
+            ledger,
+            upload,
+            part,
+            packer: Packer::new(first_chunk, requested_at, fence.unwrap_or_default()),
+            is_fence_given: fence.is_some(),
+            bodies: Vec::new(),
+            bytes: 0,
+            pieces: 0,
+            chunk_keys: Vec::new(),
+            is_handed_over: false,
+        }
     }
 
-    /// Says which fence the messages have, before the first key is taken in.
+    /// Says which fence the request has, before the first key is taken in. A part's request has none: its keys are kept as those
+    /// of the deletion are.
     pub(crate) fn set_fence(&mut self, fence: Fence) {
-        self.packer.set_fence(fence);
+        if !self.is_fence_given {
+            self.packer.set_fence(fence);
+        }
     }
 
     /// Takes in a key, which MUST NOT have been there before. Whenever a row is full: *await* writes it.

@@ -56,7 +56,7 @@ pub(crate) async fn put_part(
 
     // (3) to (7); and whatever comes of it, no message stays that is no part's.
     let mut outbox =
-        OutboxWriter::new(request_id, &part, deletion.requested_at, deletion.sent_fence(), ledger);
+        OutboxWriter::new(request_id, &part, deletion.requested_at, Some(deletion.sent_fence()), ledger);
     let begun = Begun { part: &part, not_before: deletion.not_before, request_id };
     let put = fill_and_send(incoming, scope, begun, &mut outbox, &mut reservation, ports).await;
     outbox.discard_rest(host).await;

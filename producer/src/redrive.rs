@@ -71,7 +71,12 @@ pub(crate) async fn deletion(
         }
         DeletionRecord { state: State::Queued | State::Running, generation: 1.., .. } => {
             let DeletionRecord { id, generation, .. } = &record;
-            resume(&PartRef { deletion: id.clone(), generation: *generation, part: 0 }, ports).await?;
+            let part = PartRef { deletion: id.clone(), generation: *generation, part: 0 };
+            if !resume(&part, ports).await? {
+                return Err(not_over(
+                    "Its failures are being sent again by another request. Ask again in a moment.",
+                ));
+            }
         }
         DeletionRecord { state: State::Cancelled, counts: Counts { failed: 1.., .. }, .. } => {
             let detail = "The deletion was cancelled. Request what is still to be deleted anew.";
@@ -79,11 +84,14 @@ pub(crate) async fn deletion(
         }
         _ if record.state.is_final() => return read::deletion(id, principal, *ledger, *host).await,
         _ => {
-            let detail = "The deletion is not over. What fails can be redriven when it is.";
-            return Err(Problem::new(ProblemCode::DeletionNotFinal, detail).with_header("Retry-After", "5"));
+            return Err(not_over("The deletion is not over. What fails can be redriven when it is."));
         }
     }
     read::accepted(&record.id, principal, *ledger, *host).await
+}
+
+fn not_over(detail: &str) -> Problem {
+    Problem::new(ProblemCode::DeletionNotFinal, detail).with_header("Retry-After", "5")
 }
 
 /// `POST /v1/redrives`: sends the failures of all deletions that are over again, those that the filter lets through: 202. With
@@ -168,7 +176,7 @@ async fn send_again(
     // (1) Write.
     let generation = record.generation + 1;
     let part = PartRef { deletion: record.id.clone(), generation, part: 0 };
-    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, record.fence, *ledger);
+    let mut outbox = OutboxWriter::new(request_id, &part, record.requested_at, Some(record.fence), *ledger);
     let (last, filled) = match fill(&mut outbox, record, filter, *ledger).await {
         Ok(Some(filled)) => filled,
         Ok(None) => return Ok(0),

@@ -1,5 +1,5 @@
 use futures::try_join;
-use ledger::{LedgerError, PartRef, ProducerLedger};
+use ledger::{Hold, LedgerError, PartRef, ProducerLedger};
 use protocol::limits::CONNECTIONS_MAX;
 use protocol::{Event, QueueError, Timestamp, group_into_sends};
 use std::cell::RefCell;
@@ -118,7 +118,7 @@ pub(crate) async fn note_sent(
 /// Takes the place of a request that died before it had sent its part, or that the Queue refused: *await* sends every message
 /// from the outbox, and notes it. Those that were stored before are delivered twice, which is harmless.
 ///
-/// False when another request is at it, or when there is nothing to send.
+/// False when another request is at it: nobody may say then that all are stored.
 pub(crate) async fn resume(
     part: &PartRef,
     ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
@@ -126,7 +126,11 @@ pub(crate) async fn resume(
     let &Ports { ledger, queue, host, .. } = ports;
     let now = host.now();
     let held = ledger.hold_sending(part, now, now.plus_millis(SENDING_MS)).await;
-    let Some(not_before) = held.map_err(|error| Problem::ledger(&error))? else { return Ok(false) };
+    let not_before = match held.map_err(|error| Problem::ledger(&error))? {
+        Hold::Taken { not_before } => not_before,
+        Hold::Sent => return Ok(true),
+        Hold::Elsewhere => return Ok(false),
+    };
     let sent = send_part(part, Unsent::Stored, not_before, ledger, queue, host).await;
     note_sent(part, sent, ledger, host).await?;
     Ok(true)

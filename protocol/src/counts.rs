@@ -65,6 +65,8 @@ pub struct Progress {
     pub begun: bool,
     /// It was asked to be cancelled.
     pub cancelled: bool,
+    /// Something of it is in somebody's hands.
+    pub in_flight: bool,
 }
 
 /// The state of a deletion. Clients must expect more to come.
@@ -124,9 +126,11 @@ impl State {
 
     /// The state that follows from the counts and from what else is known of the deletion.
     pub fn derive(counts: &Counts, progress: Progress) -> Self {
-        let Progress { accepting, sweeping, dry_run, begun, cancelled } = progress;
+        let Progress { accepting, sweeping, dry_run, begun, cancelled, in_flight } = progress;
         match counts {
             Counts { pending: 1.., .. } if cancelled => Self::Cancelling,
+            // A step that is in flight can be the last, and end the deletion another way.
+            _ if cancelled && sweeping && in_flight => Self::Cancelling,
             // Nobody knows what would have come.
             _ if cancelled && (accepting || sweeping) => Self::Cancelled,
             _ if accepting => Self::Accepting,
@@ -172,17 +176,19 @@ mod tests {
         #[test]
         fn counts_always_add_up_and_final_means_nothing_is_pending(
             (deleted, skipped, failed, rest) in (0_u64..1_000, 0_u64..1_000, 0_u64..1_000, 0_u64..1_000),
-            (closed, begun, accepting, sweeping, dry_run) in any::<(bool, bool, bool, bool, bool)>(),
+            (cancelled, in_flight, begun, accepting, sweeping, dry_run) in any::<(bool, bool, bool, bool, bool, bool)>(),
         ) {
             let total = deleted + skipped + failed + rest;
+            let closed = cancelled && !in_flight;
             let counts = Counts::derive(total, deleted, skipped, failed, closed);
-            let Counts { total: _, pending, deleted, skipped, failed, cancelled } = counts;
-            prop_assert_eq!(total, pending + deleted + skipped + failed + cancelled);
-            let progress = Progress { accepting, sweeping, dry_run, begun, cancelled: closed };
+            prop_assert_eq!(total, counts.pending + deleted + skipped + failed + counts.cancelled);
+            let progress = Progress { accepting, sweeping, dry_run, begun, cancelled, in_flight };
             let state = State::derive(&counts, progress);
             let whole = !accepting && !sweeping;
-            prop_assert_eq!(state.is_final(), counts.pending == 0 && (whole || closed));
-            prop_assert_eq!(state == State::Succeeded, pending + failed + cancelled == 0 && whole && !dry_run);
+            let over = whole || closed || (cancelled && !sweeping);
+            prop_assert_eq!(state.is_final(), counts.pending == 0 && over);
+            let undone = counts.pending + failed + counts.cancelled;
+            prop_assert_eq!(state == State::Succeeded, undone == 0 && whole && !dry_run);
         }
     }
 
@@ -206,6 +212,11 @@ mod tests {
         assert_eq!(state(Counts::derive(3, 1, 0, 0, true), true, true), State::Cancelled);
         assert_eq!(state(Counts::derive(3, 2, 0, 1, false), true, false), State::Failed);
         assert_eq!(state(Counts::derive(3, 2, 1, 0, false), true, false), State::Succeeded);
+        // A step of a sweep that was begun before the cancellation came can still be the last.
+        let nothing = Counts::derive(0, 0, 0, 0, false);
+        let sweeping = Progress { begun: true, sweeping: true, cancelled: true, ..Progress::default() };
+        assert_eq!(State::derive(&nothing, Progress { in_flight: true, ..sweeping }), State::Cancelling);
+        assert_eq!(State::derive(&nothing, sweeping), State::Cancelled);
         // Everything was done before the cancellation came: it cancelled nothing.
         assert_eq!(state(Counts::derive(3, 3, 0, 0, true), true, true), State::Succeeded);
     }

@@ -100,6 +100,23 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Writes down that all failures of a deletion, so many, are to be sent again; its request is at that for a minute.
+    fn redrive(&self, id: &DeletionId, keys: usize) -> (PartRef, Vec<String>) {
+        let redriven = PartRef { generation: 1, ..PartRef::request(id) };
+        let (part, messages) = self.fill(&redriven, keys);
+        let filter = FailureFilter::default();
+        let failures = block_on(self.ledger.list_failures(id, filter, None, keys)).unwrap();
+        let redrive = NewRedrive {
+            deletion: id.clone(),
+            generation: 1,
+            filter,
+            last: failures[keys - 1].cursor,
+            part: NewPart { sending_until: self.host.now().plus_millis(MINUTE_MS), ..part },
+        };
+        assert!(block_on(self.ledger.admit_redrive(&redrive)).unwrap());
+        (redriven, messages)
+    }
+
     fn cancel(&self, id: &DeletionId) {
         assert!(block_on(self.ledger.cancel_deletion(id, self.host.now())).unwrap());
     }
@@ -214,23 +231,27 @@ fn a_redrive_whose_request_died_before_it_was_sent_is_sent_when_nobody_holds_it_
     world.deliver(DEAD_LETTERS, &messages);
     assert_eq!(world.state(&id), State::Failed);
 
-    let redriven = PartRef { generation: 1, ..PartRef::request(&id) };
-    let (part, messages) = world.fill(&redriven, 3_000);
-    let filter = FailureFilter::default();
-    let failures = block_on(world.ledger.list_failures(&id, filter, None, 3_000)).unwrap();
-    let redrive = NewRedrive {
-        deletion: id.clone(),
-        generation: 1,
-        filter,
-        last: failures[2_999].cursor,
-        part: NewPart { sending_until: host.now().plus_millis(MINUTE_MS), ..part },
-    };
-    assert!(block_on(world.ledger.admit_redrive(&redrive)).unwrap());
+    let (_, messages) = world.redrive(&id, 3_000);
     host.advance(MINUTE_MS - 1);
     assert!(world.upkeep().is_empty(), "its request is still at it");
     host.advance(1);
     assert_eq!(world.upkeep(), messages);
     assert!(world.upkeep().is_empty(), "once");
+    world.deliver(QUEUE, &messages);
+    assert_eq!(world.state(&id), State::Succeeded);
+}
+
+/// The queue had stored every message, and the request that sent them died before it could say so.
+#[test]
+fn a_redrive_of_what_had_ended_before_it_was_said_to_be_sent_is_not_abandoned() {
+    let host = FakeHost::default();
+    let world = World::new(&host);
+    let (id, messages) = world.admit(1, 10);
+    world.deliver(DEAD_LETTERS, &messages);
+    host.advance(2 * DAY_MS);
+    let (redriven, messages) = world.redrive(&id, 10);
+    block_on(world.ledger.mark_enqueued(&redriven, host.now())).unwrap();
+    assert!(world.upkeep().is_empty());
     world.deliver(QUEUE, &messages);
     assert_eq!(world.state(&id), State::Succeeded);
 }

@@ -2,7 +2,7 @@ use std::cell::{Cell, RefCell};
 
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, LostPart, PartRef,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, Hold, LostPart, PartRef,
     RecordBatch, SqlLedger, SqliteDatabase, UnreadableMessage, UpkeepLedger,
 };
 use protocol::limits::{REQUEST_BYTES_MAX, SEND_BYTES_MAX};
@@ -451,11 +451,8 @@ fn while_the_first_request_is_sending_the_second_is_told_to_ask_again() {
     assert_eq!(stored, 404);
     let id = block_on(world.ledger.find_idempotency_key("api_token", "k")).unwrap().unwrap().deletion;
     let until = world.host.now().plus_millis(120_000);
-    assert!(
-        block_on(world.ledger.hold_sending(&PartRef::request(&id), world.host.now(), until))
-            .unwrap()
-            .is_some()
-    );
+    let held = block_on(world.ledger.hold_sending(&PartRef::request(&id), world.host.now(), until)).unwrap();
+    assert_eq!(held, Hold::Taken { not_before: world.host.now() });
     world.queue.fails = None;
     let busy = world.post_with_key("k", keys_body(10));
     assert_eq!((busy.status, &busy.body["code"]), (409, &json!("request_in_progress")));

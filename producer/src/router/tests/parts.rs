@@ -57,6 +57,29 @@ fn a_deletion_in_parts_is_one_deletion_with_one_status() {
 }
 
 #[test]
+fn parts_have_the_fence_of_their_deletion() {
+    for (asked, sent) in [
+        ("", Fence::Auto),
+        (r#","fence":"always""#, Fence::Always),
+        (r#","fence":"off""#, Fence::Off),
+        (r#","delay_seconds":60"#, Fence::Always),
+    ] {
+        let world = World::new();
+        let begun = world.post(format!(r#"{{"in_parts":true{asked}}}"#));
+        let id = begun.body["id"].as_str().unwrap();
+        assert_eq!(world.put(id, 1, &keys(0..1)).status, 202);
+        let lines = Request {
+            content_type: Some("application/x-ndjson".to_owned()),
+            ..request("PUT", &format!("/v1/deletions/{id}/parts/2"), b"\"proj_42/1\"\n".to_vec())
+        };
+        assert_eq!(world.ask(lines).status, 202);
+        let stored = world.queue.stored.borrow();
+        let fences: Vec<_> = stored.iter().map(|body| ChunkMessage::from_json(body).unwrap().fence).collect();
+        assert_eq!(fences, [sent; 2], "{asked}");
+    }
+}
+
+#[test]
 fn the_notice_of_a_deletion_that_ends_as_it_is_sealed_is_looked_at_at_once() {
     let world = World::new();
     let id = world.begin();

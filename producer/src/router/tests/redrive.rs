@@ -126,6 +126,27 @@ fn a_redrive_that_the_queue_refused_is_finished_by_the_next() {
 }
 
 #[test]
+fn while_another_request_sends_a_redrive_nobody_is_told_that_it_is_sent() {
+    let mut world = World::new();
+    let id = world.half_failed(10);
+    world.queue.fails = Some((15000, 0));
+    assert_eq!(world.redrive(&id).status, 503);
+    // As it stands while a request is at work, or after one has died.
+    let part = PartRef { deletion: id.parse().unwrap(), generation: 1, part: 0 };
+    let until = world.host.now().plus_millis(120_000);
+    block_on(world.ledger.hold_sending(&part, world.host.now(), until)).unwrap();
+    world.queue.fails = None;
+    world.queue.stored.take();
+    let busy = world.redrive(&id);
+    assert_eq!((busy.status, &busy.body["code"]), (409, &json!("deletion_not_final")));
+    assert_eq!((&busy.body["retryable"], busy.header("Retry-After")), (&json!(true), Some("5")));
+    world.host.now.set(120_000);
+    for _ in 0..2 {
+        assert_eq!((world.redrive(&id).status, world.queued().len()), (202, 5));
+    }
+}
+
+#[test]
 fn what_is_not_over_or_was_cancelled_is_not_redriven() {
     let world = World::new();
     let id = world.post(keys_body(10)).body["id"].as_str().unwrap().to_owned();

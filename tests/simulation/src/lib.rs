@@ -1,0 +1,77 @@
+//! A deterministic simulation of both Workers' cores.
+//!
+//! It runs the code that is deployed, `producer::answer`, `consumer::handle` and `consumer::upkeep`, over the ledger's real SQL,
+//! on a bucket, a queue, a database and a clock of its own. One thread, one seed: what a seed does, it does again. Invocations
+//! overlap because every call of a service takes a simulated time, and each of them may fail before or after its effect, hang,
+//! or be the last thing that its invocation does.
+//!
+//! An oracle that sees only what anybody outside could see judges every schedule; and bugs that are planted around the code show
+//! that it would notice.
+//!
+//! # In scope
+//!
+//! What the cores do in any order of events that the platform's documentation allows, and in some that it does not.
+//!
+//! # Out of scope
+//!
+//! The Workers runtime, `shell.rs` and wasm, which `tests/crash` and `tests/e2e` run; and what D1, R2 and Queues do beyond their
+//! documentation.
+
+mod bucket;
+mod client;
+mod fault;
+mod oracle;
+mod plant;
+mod queue;
+mod report;
+mod services;
+mod sim;
+mod workload;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use fault::Fault;
+pub use plant::Plant;
+pub use report::{Outcome, Totals};
+
+/// What the platform may do, and who puts it right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Mode {
+    /// No message is lost, and there is no upkeep, which would hide it if the queue's own path lost something: all that was
+    /// accepted ends by the queue alone.
+    QueueOnly,
+    /// Messages may be lost, and upkeep goes round: all that was written down ends.
+    SelfHealing,
+}
+
+impl Mode {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::QueueOnly, Self::SelfHealing];
+}
+
+/// Runs one schedule. A panic of the code is a violation.
+pub fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| world::run(seed, mode, plant, is_traced))).unwrap_or_else(|_| Outcome {
+        violation: Some("a panic".to_owned()),
+        hash: 0,
+        totals: Totals { schedules: 1, ..Totals::default() },
+    })
+}
+
+/// The command that runs a schedule again.
+pub fn replay_command(seed: u64, mode: Mode, plant: Option<Plant>) -> String {
+    let plant = plant.map(|plant| format!(" --plant {}", name_of(plant))).unwrap_or_default();
+    format!("cargo run -p simulation -- --seed {seed} --mode {mode}{plant}")
+}
+
+/// A planted bug as the command line has it.
+pub fn name_of(plant: Plant) -> String {
+    use clap::ValueEnum as _;
+    plant.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// The first of these seeds whose schedule catches a planted bug, and what it shows.
+pub fn first_to_catch(plant: Plant, seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
+    seeds.into_iter().find_map(|seed| Some((seed, run(seed, plant.mode(), Some(plant), false).violation?)))
+}

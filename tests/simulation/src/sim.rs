@@ -1,0 +1,267 @@
+//! One thread, one clock, one queue of timers, one seed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use fastrand::Rng;
+
+use crate::fault::{Fault, Rates};
+
+/// When every schedule begins: 2025-11-23, in milliseconds since the Unix epoch.
+pub(crate) const BEGINS_AT: u64 = 1_763_930_000_000;
+
+/// Steps after which a schedule is taken for endless.
+const STEPS_MAX: u64 = 3_000_000;
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Time and chance, and whatever waits for them.
+pub(crate) struct Sim {
+    now: Cell<u64>,
+    sequence: Cell<u64>,
+    timers: RefCell<BTreeMap<(u64, u64), Waker>>,
+    spawned: RefCell<Vec<Task>>,
+    /// Apart from the faults', so that another fault does not move everything else.
+    chance: RefCell<Rng>,
+    fault_chance: RefCell<Rng>,
+    rates: Rates,
+    faults: RefCell<[u64; Fault::ALL.len()]>,
+    pub(crate) steps: Cell<u64>,
+    hash: Cell<u64>,
+    violation: RefCell<Option<String>>,
+    is_traced: bool,
+}
+
+impl Sim {
+    pub(crate) fn new(seed: u64, rates: Rates, is_traced: bool) -> Rc<Self> {
+        Rc::new(Self {
+            now: Cell::new(BEGINS_AT),
+            sequence: Cell::new(0),
+            timers: RefCell::default(),
+            spawned: RefCell::default(),
+            chance: RefCell::new(Rng::with_seed(seed ^ 0x05CE_DD1E)),
+            fault_chance: RefCell::new(Rng::with_seed(seed ^ 0xFA_0175)),
+            rates,
+            faults: RefCell::new([0; Fault::ALL.len()]),
+            steps: Cell::new(0),
+            hash: Cell::new(0xCBF2_9CE4_8422_2325),
+            violation: RefCell::default(),
+            is_traced,
+        })
+    }
+
+    /// The time, in milliseconds since the Unix epoch.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.get()
+    }
+
+    /// A number that nobody else gets.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.sequence.set(self.sequence.get() + 1);
+        self.sequence.get()
+    }
+
+    /// Draws from everything that is no fault.
+    pub(crate) fn draw<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.chance.borrow_mut())
+    }
+
+    /// An even draw from both bounds and what is between.
+    pub(crate) fn between(&self, low: u64, high: u64) -> u64 {
+        self.draw(|rng| rng.u64(low..=high))
+    }
+
+    /// Draws from what belongs to faults.
+    pub(crate) fn draw_fault<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.fault_chance.borrow_mut())
+    }
+
+    /// Whether this goes wrong now. Nothing does once faults are over.
+    pub(crate) fn fails(&self, fault: Fault) -> bool {
+        let rate = self.rates.of(fault);
+        if rate <= 0.0 || self.now() >= self.rates.healed_at {
+            return false;
+        }
+        let fails = self.draw_fault(Rng::f64) < rate;
+        if fails {
+            self.happened(fault);
+        }
+        fails
+    }
+
+    /// Counts a fault that has happened for another reason than its rate.
+    pub(crate) fn happened(&self, fault: Fault) {
+        if let Some(count) = self.faults.borrow_mut().get_mut(fault as usize) {
+            *count += 1;
+        }
+        self.note(|| format!("fault: {fault:?}"));
+    }
+
+    /// How often each fault has happened.
+    pub(crate) fn faults(&self) -> [u64; Fault::ALL.len()] {
+        *self.faults.borrow()
+    }
+
+    /// Writes down what happens, where somebody reads it.
+    pub(crate) fn note(&self, text: impl FnOnce() -> String) {
+        if self.is_traced {
+            let millis = self.now() - BEGINS_AT;
+            #[expect(
+                clippy::print_stderr,
+                reason = "the trace of a single seed, which somebody has asked for"
+            )]
+            {
+                eprintln!("{:>8}.{:03}  {}", millis / 1_000, millis % 1_000, text());
+            }
+        }
+    }
+
+    /// An invariant does not hold. The first one counts.
+    pub(crate) fn violate(&self, text: impl FnOnce() -> String) {
+        let mut violation = self.violation.borrow_mut();
+        if violation.is_none() {
+            let text = text();
+            self.note(|| format!("VIOLATION: {text}"));
+            *violation = Some(text);
+        }
+    }
+
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.violation.borrow().clone()
+    }
+
+    /// What two runs of one seed have in common.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash.get()
+    }
+
+    fn mix(&self, value: u64) {
+        self.hash.set((self.hash.get() ^ value).wrapping_mul(0x0000_0100_0000_01B3));
+    }
+
+    /// Has a future run beside the others.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.spawned.borrow_mut().push(Box::pin(future));
+    }
+
+    /// Waits.
+    pub(crate) fn sleep(self: &Rc<Self>, millis: u64) -> Sleep {
+        Sleep { sim: Rc::clone(self), at: self.now() + millis, key: None }
+    }
+
+    /// Runs until nothing is left that anybody waits for, or something is wrong.
+    pub(crate) fn run(&self) {
+        let mut tasks: Vec<Option<(Task, Waker)>> = Vec::new();
+        let ready = Arc::new(Mutex::new(VecDeque::new()));
+        loop {
+            for task in self.spawned.take() {
+                let waker = TaskWaker { task: tasks.len(), ready: Arc::clone(&ready) };
+                let waker = Waker::from(Arc::new(waker));
+                waker.wake_by_ref();
+                tasks.push(Some((task, waker)));
+            }
+            let next = ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            if let Some(at) = next {
+                if let Some(slot) = tasks.get_mut(at)
+                    && let Some((task, waker)) = slot
+                {
+                    self.steps.set(self.steps.get() + 1);
+                    self.mix(at as u64);
+                    if task.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
+                        *slot = None;
+                    }
+                }
+                if self.steps.get() > STEPS_MAX {
+                    self.violate(|| "no end after millions of steps".to_owned());
+                }
+                if self.violation.borrow().is_some() {
+                    break;
+                }
+                continue;
+            }
+            if !self.spawned.borrow().is_empty() {
+                continue;
+            }
+            let timer = self.timers.borrow_mut().pop_first();
+            let Some(((at, _), waker)) = timer else { break };
+            self.now.set(at.max(self.now()));
+            self.mix(at);
+            waker.wake();
+        }
+        // Dropping a task can spawn none, and cancels its timers.
+        drop(tasks);
+        self.spawned.take();
+    }
+}
+
+struct TaskWaker {
+    task: usize,
+    ready: Arc<Mutex<VecDeque<usize>>>,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.task);
+    }
+}
+
+/// A wait for a point in time.
+pub(crate) struct Sleep {
+    sim: Rc<Sim>,
+    at: u64,
+    key: Option<(u64, u64)>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.sim.now() >= self.at {
+            return Poll::Ready(());
+        }
+        let key = self.key.unwrap_or_else(|| (self.at, self.sim.next_number()));
+        self.key = Some(key);
+        self.sim.timers.borrow_mut().insert(key, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.sim.timers.borrow_mut().remove(&key);
+        }
+    }
+}
+
+/// Lets a future live for so many waits, then drops it where it stands: `None`. `None` waits: for ever.
+pub(crate) async fn mortal<T>(waits: Option<u32>, future: impl Future<Output = T>) -> Option<T> {
+    Mortal { future: Box::pin(future), waits }.await
+}
+
+struct Mortal<F> {
+    future: Pin<Box<F>>,
+    waits: Option<u32>,
+}
+
+impl<F: Future> Future for Mortal<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = self.future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        match &mut self.waits {
+            None => Poll::Pending,
+            Some(0) => Poll::Ready(None),
+            Some(waits) => {
+                *waits -= 1;
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One schedule: both Workers' cores, what they stand on, and who uses them.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use consumer::{NoticeConfig, upkeep};
+use ledger::{SqlLedger, SqliteDatabase};
+use producer::{Config, MemoryBudget, Settings};
+use serde_json::Value;
+
+use crate::Mode;
+use crate::bucket::BucketState;
+use crate::client::{LookingHost, client, read};
+use crate::fault::{Fault, Rates};
+use crate::oracle::Oracle;
+use crate::plant::Plant;
+use crate::queue::{QueueState, SimQueue};
+use crate::report::Outcome;
+use crate::services::{SimDatabase, SimHost};
+use crate::sim::{BEGINS_AT, Sim, mortal};
+use crate::workload::{BYSTANDER, Workload};
+
+pub(crate) const TOKEN: &str = "s3cret";
+
+/// How long after the last fault upkeep has to see to it that everything is over, in milliseconds: a message is taken for lost
+/// after 19 hours, a request for abandoned after 24, and one can follow the other.
+const CONVERGENCE_MS: u64 = 5 * 86_400_000;
+
+pub(crate) struct World {
+    pub(crate) sim: Rc<Sim>,
+    pub(crate) mode: Mode,
+    pub(crate) plant: Option<Plant>,
+    pub(crate) ledger: Rc<SqlLedger<SimDatabase>>,
+    pub(crate) direct: Rc<SqlLedger<SimDatabase>>,
+    pub(crate) bucket: BucketState,
+    pub(crate) queue: QueueState,
+    pub(crate) oracle: Oracle,
+    pub(crate) config: Config,
+    pub(crate) notices: Option<NoticeConfig>,
+    pub(crate) memory: MemoryBudget,
+}
+
+impl World {
+    /// Looks at every deletion.
+    pub(crate) fn look(&self) {
+        let Some((200, page)) = self.read("/v1/deletions?page_size=100") else {
+            return self.sim.violate(|| "the deletions cannot be listed".to_owned());
+        };
+        for view in page.get("deletions").and_then(Value::as_array).into_iter().flatten() {
+            self.oracle.see(view, self);
+        }
+        self.oracle.close(&self.sim);
+    }
+
+    /// Looks at some moments: a look costs more than the rest.
+    pub(crate) fn look_now_and_then(&self) {
+        if self.sim.draw(fastrand::Rng::f64) < 0.3 {
+            self.look();
+        }
+    }
+
+    pub(crate) fn read(&self, target: &str) -> Option<(u16, Value)> {
+        read(self, &LookingHost { world: self, drawn: RefCell::default() }, target)
+    }
+
+    /// All entries of a list, page by page.
+    pub(crate) fn read_list(&self, id: &str, name: &str) -> Vec<Value> {
+        let (mut entries, mut token) = (Vec::new(), String::new());
+        loop {
+            let Some((200, page)) = self.read(&format!("/v1/deletions/{id}/{name}?page_size=7{token}"))
+            else {
+                self.sim.violate(|| format!("{id}: {name} cannot be read"));
+                return entries;
+            };
+            let list = if name == "skipped" { "skipped" } else { "failures" };
+            entries.extend(page.get(list).and_then(Value::as_array).into_iter().flatten().cloned());
+            match page.get("next_page_token").and_then(Value::as_str) {
+                Some(next) => token = format!("&page_token={next}"),
+                None => return entries,
+            }
+        }
+    }
+
+    fn check_unreadable(&self) {
+        let Some((200, page)) = self.read("/v1/unreadable-messages?page_size=1000") else { return };
+        for message in page.get("unreadable_messages").and_then(Value::as_array).into_iter().flatten() {
+            let reason = message.get("reason").and_then(Value::as_str).unwrap_or_default();
+            if reason == "unknown_deletion" || reason == "not_in_deletion" {
+                self.sim.violate(|| format!("a message of ours is kept as {reason}"));
+            }
+        }
+    }
+}
+
+/// Goes round until everything is over.
+async fn look_after(world: Rc<World>, healed_at: u64) {
+    let sim = Rc::clone(&world.sim);
+    while sim.now() < healed_at + CONVERGENCE_MS {
+        let most = if sim.now() < healed_at { 3_600_000 } else { 5 * 3_600_000 };
+        sim.sleep(sim.between(900_000, most)).await;
+        let life = sim.fails(Fault::UpkeepDies).then(|| sim.draw_fault(|rng| rng.u32(0..20)));
+        let (queue, host) = (SimQueue::of_consumer(&world), SimHost { world: Rc::clone(&world) });
+        mortal(life, upkeep(&*world.ledger, &queue, &host)).await;
+        world.look();
+        // Once more a day later, for what only then is overdue: a notice.
+        if sim.now() > healed_at + 86_400_000 && world.oracle.is_all_over() {
+            break;
+        }
+    }
+}
+
+/// Runs one schedule.
+pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) -> Outcome {
+    let rng = &mut fastrand::Rng::with_seed(seed ^ 0x0DD0_F00D);
+    let workload = Workload::draw(rng, mode);
+    let rates = Rates::draw(rng, mode, workload.has_sweeps);
+    let healed_at = rates.healed_at;
+    let sim = Sim::new(seed, rates, is_traced);
+    let (Ok(database), Ok(config), Ok(notices)) = (
+        SqliteDatabase::in_memory(),
+        Config::parse(&Settings { api_token: Some(TOKEN.to_owned()), ..Settings::default() }),
+        NoticeConfig::parse(
+            workload.wants_notices.then_some("https://example.com/notices"),
+            workload.wants_notices.then_some("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+        ),
+    ) else {
+        sim.violate(|| "the world cannot be set up".to_owned());
+        return Outcome::of(&sim, None);
+    };
+    let database = Rc::new(database);
+    let ledger = |is_direct| {
+        let (sim, database) = (Rc::clone(&sim), Rc::clone(&database));
+        Rc::new(SqlLedger::new(SimDatabase { sim, database, plant, is_direct }))
+    };
+    let Workload { cases, objects, uploads, locked, are_locks_lifted, call_max, list_max, .. } = workload;
+    let world = Rc::new(World {
+        ledger: ledger(false),
+        direct: ledger(true),
+        mode,
+        plant,
+        bucket: BucketState {
+            locked,
+            unlocked_at: if are_locks_lifted { healed_at } else { u64::MAX },
+            call_max,
+            list_max,
+            ..BucketState::default()
+        },
+        queue: QueueState::default(),
+        oracle: Oracle::default(),
+        config,
+        notices,
+        memory: MemoryBudget::new(24_000_000),
+        sim,
+    });
+    let sim = &world.sim;
+    for key in objects.into_iter().chain([BYSTANDER.to_owned()]) {
+        world.bucket.objects.borrow_mut().insert(key, BEGINS_AT - 1_000_000);
+    }
+    for case in cases {
+        let case = Rc::new(case);
+        world.oracle.cases.borrow_mut().push(Rc::clone(&case));
+        sim.spawn(client(Rc::clone(&world), case));
+    }
+    for (at, key) in uploads {
+        let world = Rc::clone(&world);
+        sim.spawn(async move {
+            world.sim.sleep(at - world.sim.now()).await;
+            world.bucket.upload(&key, &world.sim);
+        });
+    }
+    if mode == Mode::SelfHealing {
+        sim.spawn(look_after(Rc::clone(&world), healed_at));
+    }
+    sim.run();
+    if sim.violation().is_none() {
+        world.look();
+        world.oracle.finish(&world);
+        world.check_unreadable();
+    }
+    Outcome::of(sim, Some(&world))
+}
