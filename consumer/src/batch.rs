@@ -129,9 +129,7 @@ impl<'a, H: Host> Batch<'a, H> {
 
     /// Another delivery holds the message's chunk: it comes back when that claim ends.
     pub(crate) fn retry_claimed(&mut self, message: &Message<'_>, until: Timestamp) {
-        let millis = until.millis_since(self.host.now());
-        let seconds = u32::try_from(millis.div_ceil(1_000)).unwrap_or(u32::MAX);
-        let cause = RetryCause::ClaimedElsewhere { seconds };
+        let cause = RetryCause::claimed_until(until, self.host.now());
         self.settlements.retry(message.index, self.delay(cause, message.attempts));
     }
 

@@ -14,14 +14,11 @@ use crate::notice::{Endpoint, Notices};
 use crate::queue::Queue;
 use crate::settlement::Settlements;
 use crate::sweep::{Ports, sweep};
+use crate::tries::{RECORD_PAUSE_MS, RECORD_TRIES, in_tries};
 use crate::work::Worked;
 
 /// How long after its start an invocation may begin calls to R2, in milliseconds.
 const WORK_MS: u64 = 60_000;
-
-/// How often the record is tried, and how long between two tries, in milliseconds.
-pub(crate) const RECORD_TRIES: u64 = 3;
-pub(crate) const RECORD_PAUSE_MS: u64 = 1_000;
 
 /// The longest that D1 lets one query run. docs: d1/platform/limits.
 const LEDGER_CALL_MS_MAX: u64 = 30_000;
@@ -200,17 +197,11 @@ async fn record_with_retries(
     if batch.outcomes.is_empty() && batch.unreadable.is_empty() {
         return Ok(RecordReply { outcomes: Vec::new(), unreadable: Vec::new(), ended: Ended::default() });
     }
-    let mut tries = 1;
-    loop {
-        match ledger.record(&batch).await {
-            Err(_) if tries < RECORD_TRIES => {
-                tries += 1;
-                host.sleep(RECORD_PAUSE_MS).await;
-                batch.now = host.now();
-            }
-            answer => return answer,
-        }
-    }
+    in_tries(host, async |now| {
+        batch.now = now;
+        ledger.record(&batch).await
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod sweep;
 #[cfg(test)]
 mod testing;
 mod time_limit;
+mod tries;
 mod upkeep;
 mod work;
 

@@ -21,11 +21,12 @@ use crate::allowance::Allowance;
 use crate::batch::SweepMessage;
 use crate::bucket::{Bucket, ListCall};
 use crate::delete::{Attempt, CALL_MS_MAX, Looks, delete_keys};
-use crate::handle::{CLAIM_MS, RECORD_PAUSE_MS, RECORD_TRIES};
+use crate::handle::CLAIM_MS;
 use crate::host::Host;
 use crate::notice::{Endpoint, Notices};
 use crate::queue::Queue;
 use crate::time_limit::in_time;
+use crate::tries::in_tries;
 
 /// Most pages that one step lists before it hands the sweep on: each costs the ledger a query or two, and the free plan has 50 for
 /// an invocation.
@@ -118,8 +119,7 @@ pub(crate) async fn sweep<B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H
         }
         Ok(SweepReply::NothingToDo(proof)) => SweepEnd::Settled(proof),
         Ok(SweepReply::ClaimedElsewhere { until }) => {
-            let seconds = u32::try_from(until.millis_since(now).div_ceil(1_000)).unwrap_or(u32::MAX);
-            retry(RetryCause::ClaimedElsewhere { seconds }, message.attempts, *host)
+            retry(RetryCause::claimed_until(until, now), message.attempts, *host)
         }
         Ok(SweepReply::NotAccepted(reason)) => SweepEnd::Unreadable(reason),
         Err(error) => {
@@ -456,17 +456,11 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
             then,
             owe_notices: notices.are_wanted(),
         };
-        let mut tries = 1;
-        let reply = loop {
-            match ledger.turn_sweep(&turn).await {
-                Err(_) if tries < RECORD_TRIES => {
-                    tries += 1;
-                    host.sleep(RECORD_PAUSE_MS).await;
-                    turn.now = host.now();
-                }
-                reply => break reply,
-            }
-        };
+        let reply = in_tries(*host, async |now| {
+            turn.now = now;
+            ledger.turn_sweep(&turn).await
+        })
+        .await;
         match reply {
             Ok(reply) => {
                 self.failed.clear();

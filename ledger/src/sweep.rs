@@ -5,12 +5,18 @@
 
 mod state;
 
-use protocol::{DeletionId, Fence, R2Error, SweepPhase, SweepRange, SweepRef, Timestamp, UnreadableReason};
+use protocol::{
+    DeletionId, Fence, R2Error, SWEEP_CHUNKS_FROM, SweepPhase, SweepRange, SweepRef, Timestamp,
+    UnreadableReason,
+};
 
 pub use self::state::{Cursor, ListedObject, Page, PageKey, SweepProgress, SweepState, SweepTally};
 use crate::claim::{Settled, read_digest};
 use crate::database::{Database, LedgerError, Row, Statement, Value, json, next_rows, run};
 use crate::record::{self, Ended, FailedKey, SkippedKey, WireFailure, WireSkip};
+
+// The statements below, and those that sum chunks, say it in numbers.
+const _: () = assert!(SWEEP_CHUNKS_FROM == 2_000_000);
 
 /// One step of a sweep that an invocation asks for.
 #[derive(Clone, Debug)]

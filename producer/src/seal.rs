@@ -1,5 +1,4 @@
 use ledger::{PartRecord, ProducerLedger, Sealing, Sending};
-use protocol::SweepRef;
 use protocol::limits::PARTS_MAX;
 
 use crate::auth::Principal;
@@ -44,11 +43,6 @@ pub(crate) async fn seal(
         host.emit(&finished.event(host.now()));
         // Whether anybody wants the notice, the consumer knows. If this fails, upkeep sees to it.
         let _ = queue.send(vec![finished.notice().to_message()], 0).await;
-    }
-    let due: Vec<String> = sealing.ended.due.iter().map(SweepRef::to_message).collect();
-    if !due.is_empty() {
-        // As above.
-        let _ = queue.send(due, 0).await;
     }
     let errors = said.compare(&sealing.parts);
     if sealing.is_sealed && errors.is_empty() {

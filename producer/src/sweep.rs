@@ -145,15 +145,8 @@ impl Sweep {
             }
             // What may be swept may have changed since.
             let mut findings = Findings::default();
-            for prefix in &prefixes {
-                if let Some(forbidden) = scope.forbid_sweep(prefix) {
-                    let detail = || format!("{prefix}: {}", forbidden.detail_of_prefix());
-                    findings.add_forbidden(forbidden, || FieldError {
-                        pointer: place.option("plan"),
-                        detail: detail(),
-                    });
-                }
-            }
+            let error = |detail| FieldError { pointer: place.option("plan"), detail };
+            add_forbidden(&mut findings, &prefixes, scope, &error);
             findings.into_result("prefixes")?;
             let most = plan.objects + PLAN_MARGIN_MIN.max(plan.objects / PLAN_MARGIN_DIVISOR);
             max_objects = Some(max_objects.map_or(most, |objects| objects.min(most)));
@@ -199,12 +192,7 @@ impl Sweep {
             match scope.sweeps.projects.expand(project) {
                 Err(detail) => wrong.add_invalid(|| error(detail)),
                 Ok(expanded) => {
-                    for prefix in &expanded {
-                        if let Some(forbidden) = scope.forbid_sweep(prefix) {
-                            let detail = || format!("{prefix}: {}", forbidden.detail_of_prefix());
-                            wrong.add_forbidden(forbidden, || error(detail()));
-                        }
-                    }
+                    add_forbidden(&mut wrong, &expanded, scope, &error);
                     swept.extend(expanded);
                 }
             }
@@ -235,6 +223,21 @@ impl Sweep {
             return Err(detail.to_owned());
         }
         Ok(())
+    }
+}
+
+/// Notes which of these prefixes, that something else stands for in the request, may not be swept.
+fn add_forbidden(
+    wrong: &mut Findings,
+    prefixes: &[String],
+    scope: Scope<'_>,
+    error: &dyn Fn(String) -> FieldError,
+) {
+    for prefix in prefixes {
+        if let Some(forbidden) = scope.forbid_sweep(prefix) {
+            let detail = format!("{prefix}: {}", forbidden.detail_of_prefix());
+            wrong.add_forbidden(forbidden, || error(detail));
+        }
     }
 }
 

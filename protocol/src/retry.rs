@@ -1,5 +1,5 @@
 use crate::limits::{CONSUMER_WALL_SECONDS, DELAY_SECONDS_MAX, RETENTION_SECONDS_MIN};
-use crate::{R2Error, R2ErrorClass};
+use crate::{R2Error, R2ErrorClass, Timestamp};
 
 /// How often the Queue delivers a message again after its first delivery, before it becomes a dead letter.
 ///
@@ -34,6 +34,12 @@ pub enum RetryCause {
 }
 
 impl RetryCause {
+    /// Another delivery holds what the message is about until then.
+    pub fn claimed_until(until: Timestamp, now: Timestamp) -> Self {
+        let seconds = u32::try_from(until.millis_since(now).div_ceil(1_000)).unwrap_or(u32::MAX);
+        Self::ClaimedElsewhere { seconds }
+    }
+
     /// The cause as the log says it, in OpenTelemetry's `error.type`.
     pub fn as_str(self) -> &'static str {
         match self {
