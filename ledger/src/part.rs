@@ -116,7 +116,7 @@ UPDATE parts SET enqueued_at = ?4 WHERE deletion = ?1 AND generation = ?2 AND pa
 
 /// The columns of a part as [`values`] gives them.
 macro_rules! insert_part {
-    ($rest:literal) => {
+    ($rest:expr) => {
         concat!(
             "\
 INSERT INTO parts (deletion, generation, part, chunk_keys, keys, duplicates_removed, upload, sending_until, fingerprint)

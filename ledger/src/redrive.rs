@@ -53,24 +53,35 @@ impl NewRedrive {
     }
 }
 
+/// That a failure is a key's: nothing is deleted by the name of a prefix. A test holds it to [`FailureCode::is_of_a_prefix`].
+macro_rules! of_a_key {
+    () => {
+        "code NOT IN ('sweep_incomplete', 'max_objects_exceeded')"
+    };
+}
+
 /// Only of a deletion that is over, and in its present generation: of two redrives at once one comes first. And only of as
 /// many failures as will be taken: not one is taken that is not sent.
-const INSERT_PART: &str = insert_part!(
+const INSERT_PART: &str = insert_part!(concat!(
     "\
 FROM deletions WHERE id = ?1 AND generation + 1 = ?2 AND finished_at IS NOT NULL
   AND ?5 = (SELECT COUNT(*) FROM failures
             WHERE deletion = ?1 AND generation < ?2 AND (generation, chunk, position) <= (?10, ?11, ?12)
-              AND code NOT IN ('sweep_incomplete', 'max_objects_exceeded')
-              AND (?13 IS NULL OR code = ?13) AND (?14 IS NULL OR failed_at < ?14))
+              AND ",
+    of_a_key!(),
+    " AND (?13 IS NULL OR code = ?13) AND (?14 IS NULL OR failed_at < ?14))
 ON CONFLICT DO NOTHING"
-);
+));
 
-const TAKE_FAILURES: &str = "\
+const TAKE_FAILURES: &str = concat!(
+    "\
 DELETE FROM failures
 WHERE deletion = ?1 AND generation < ?2 AND (generation, chunk, position) <= (?4, ?5, ?6)
-  AND code NOT IN ('sweep_incomplete', 'max_objects_exceeded')
-  AND (?7 IS NULL OR code = ?7) AND (?8 IS NULL OR failed_at < ?8)
-  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)";
+  AND ",
+    of_a_key!(),
+    " AND (?7 IS NULL OR code = ?7) AND (?8 IS NULL OR failed_at < ?8)
+  AND EXISTS (SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3)"
+);
 
 const REOPEN: &str = "\
 UPDATE deletions SET generation = ?2, finished_at = NULL, cancelled_at = NULL
@@ -99,11 +110,15 @@ WHERE deletion = ?1 AND generation = 0 AND chunk >= 2000000 AND (SELECT verify F
 const IS_WRITTEN: &str = "\
 SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3";
 
-const REDRIVABLE: &str = "\
+const REDRIVABLE: &str = concat!(
+    "\
 SELECT f.deletion, COUNT(*) AS failures
 FROM failures AS f JOIN deletions AS d ON d.id = f.deletion
-WHERE d.finished_at IS NOT NULL AND f.code NOT IN ('sweep_incomplete', 'max_objects_exceeded') AND (?1 IS NULL OR f.code = ?1) AND (?2 IS NULL OR f.failed_at < ?2)
-GROUP BY f.deletion ORDER BY f.deletion LIMIT ?3";
+WHERE d.finished_at IS NOT NULL AND ",
+    of_a_key!(),
+    " AND (?1 IS NULL OR f.code = ?1) AND (?2 IS NULL OR f.failed_at < ?2)
+GROUP BY f.deletion ORDER BY f.deletion LIMIT ?3"
+);
 
 /// Turns failures into a part of the next generation, all or nothing: the deletion is open again, and its counts stay whole.
 /// False when another redrive came first, or when the deletion is not over: nothing is changed then.
@@ -141,4 +156,20 @@ pub(crate) async fn list(
 
 fn read_redrivable(row: &Row) -> Result<RedrivableDeletion, LedgerError> {
     Ok(RedrivableDeletion { id: row.parsed("deletion")?, failures: row.number("failures")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failures_that_are_not_redriven_are_those_of_prefixes() {
+        for code in FailureCode::ALL {
+            assert_eq!(
+                of_a_key!().contains(&format!("'{}'", code.as_str())),
+                code.is_of_a_prefix(),
+                "{code:?}"
+            );
+        }
+    }
 }
