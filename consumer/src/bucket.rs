@@ -2,7 +2,7 @@ use std::fmt;
 
 use ledger::ListedObject;
 use protocol::limits::DELETE_KEYS_MAX;
-use protocol::{ObjectKey, R2Error, Timestamp};
+use protocol::{ObjectKey, R2Error, Timestamp, keys_array};
 
 /// The bucket, as far as deleting needs it.
 pub trait Bucket {
@@ -77,6 +77,11 @@ impl<'a> DeleteCall<'a> {
     pub fn new(keys: impl IntoIterator<Item = &'a ObjectKey<'a>>) -> Option<Self> {
         let keys: Vec<_> = keys.into_iter().collect();
         (1..=DELETE_KEYS_MAX).contains(&keys.len()).then_some(Self(keys))
+    }
+
+    /// The keys as a JSON array.
+    pub fn keys_json(&self) -> String {
+        keys_array(self.0.iter().copied())
     }
 
     /// The keys, one at least.

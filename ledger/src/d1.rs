@@ -6,7 +6,7 @@
 use js_sys::{Array, JSON, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::binding::{Binding, call, to_text};
+use crate::binding::{Binding, call, long_text, to_text};
 use crate::database::{Database, LedgerError, Row, Statement, Value};
 
 /// The ledger's database as Cloudflare runs it.
@@ -51,7 +51,7 @@ fn rows(results: JsValue) -> Result<String, JsValue> {
         .iter()
         .map(|result| Reflect::get(&result, &JsValue::from_str("results")))
         .collect::<Result<_, _>>()?;
-    JSON::stringify(&rows).map(String::from)
+    JSON::stringify(&rows).map(|json| long_text(&json))
 }
 
 fn to_js(value: &Value) -> JsValue {

@@ -38,7 +38,7 @@ mod view;
 
 pub use admission::{EarlierRequest, Idempotency, NewDeletion, NewSweep, Sending};
 #[cfg(target_arch = "wasm32")]
-pub use binding::{Binding, object};
+pub use binding::{Binding, long_text, object};
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
 pub use cursor::KeyCursor;
 #[cfg(target_arch = "wasm32")]

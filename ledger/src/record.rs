@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::mem;
 
 use protocol::{
     ChunkRef, Counts, DeletionId, Event, FailureCode, KeyDigest, NoticeRef, Positions, Progress, R2Error,
@@ -127,19 +128,19 @@ impl ChunkOutcome {
         last_error: Option<R2Error>,
         attempts: u32,
     ) -> Self {
-        let mut open: BTreeSet<usize> = grant.undecided.iter().collect();
-        let failed: Vec<FailedKey> = failed.into_iter().filter(|key| open.remove(&key.position)).collect();
-        let deleted = deleted.into_iter().filter(|position| open.remove(position)).collect();
-        let undecided = open.into_iter().collect();
+        let mut open = Open::new(&grant.undecided);
+        let failed: Vec<FailedKey> = failed.into_iter().filter(|key| open.take(key.position)).collect();
+        let deleted = deleted.into_iter().filter(|&position| open.take(position)).collect();
+        let undecided = open.rest();
         Self { grant, deleted, skipped: Vec::new(), failed, undecided, last_error, attempts }
     }
 
     /// The same with keys that are left alone; those that are decided already are ignored.
     #[must_use]
     pub fn with_skipped(mut self, skipped: Vec<SkippedKey>) -> Self {
-        let mut open: BTreeSet<usize> = self.undecided.iter().collect();
-        self.skipped.extend(skipped.into_iter().filter(|key| open.remove(&key.position)));
-        self.undecided = open.into_iter().collect();
+        let mut open = Open::new(&self.undecided);
+        self.skipped.extend(skipped.into_iter().filter(|key| open.take(key.position)));
+        self.undecided = open.rest();
         self
     }
 
@@ -174,6 +175,30 @@ impl ChunkOutcome {
     /// How many keys are left for another attempt.
     pub fn undecided(&self) -> usize {
         self.undecided.len()
+    }
+}
+
+/// Positions that nothing is decided about yet, each of which can be decided once.
+struct Open(Vec<bool>);
+
+impl Open {
+    fn new(positions: &Positions) -> Self {
+        let mut open = Vec::new();
+        for range in positions.ranges() {
+            open.resize(range.start, false);
+            open.resize(range.end, true);
+        }
+        Self(open)
+    }
+
+    /// Whether the position was open. It is not any more.
+    fn take(&mut self, position: usize) -> bool {
+        self.0.get_mut(position).is_some_and(mem::take)
+    }
+
+    fn rest(self) -> Positions {
+        let open = self.0.into_iter().enumerate().filter(|(_, is_open)| *is_open);
+        open.map(|(position, _)| position).collect()
     }
 }
 

@@ -172,8 +172,7 @@ impl<'q, B: Body> Incoming<'q, B> {
             return Err(too_many(object_keys.count));
         }
         let mut intake = Intake::new(scope, Place::Element, host.random());
-        let mut keys =
-            object_keys.first.iter().enumerate().map(|(at, json)| Line::Text(at, json.get().as_bytes()));
+        let mut keys = object_keys.first.iter().enumerate().map(|(at, json)| Line::Text(at, json.get()));
         take_in(&mut keys, &mut intake, outbox, options.sweep.dry_run).await?;
         drop(keys);
         let taken = intake.finish()?;
@@ -224,6 +223,7 @@ async fn take_in<L: ProducerLedger>(
         let key = match line {
             Line::Text(at, json) => intake.take(json, at),
             Line::TooLong(at) => intake.refuse(at, "the line is longer than any key"),
+            Line::NotUtf8(at) => intake.refuse(at, "expected UTF-8"),
         };
         if let Some(key) = key.filter(|_| !dry_run) {
             outbox.push(&key).await.map_err(|error| Problem::ledger(&error))?;

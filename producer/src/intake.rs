@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use protocol::ObjectKey;
 use protocol::limits::REQUEST_KEYS_MAX;
+use protocol::{ObjectKey, plain_text};
 use siphasher::sip128::SipHasher13;
 
 use crate::findings::Findings;
@@ -44,7 +44,7 @@ impl<'a> Intake<'a> {
 
     /// Takes in a JSON text that should be a key, which is at this place of the request. The key comes back when it is to be
     /// deleted: when it has not been there before, and nothing is wrong so far.
-    pub(crate) fn take<'k>(&mut self, json: &'k [u8], at: usize) -> Option<ObjectKey<'k>> {
+    pub(crate) fn take<'k>(&mut self, json: &'k str, at: usize) -> Option<ObjectKey<'k>> {
         self.asked += 1;
         if self.asked > REQUEST_KEYS_MAX {
             return None;
@@ -139,10 +139,10 @@ pub(crate) struct Taken {
 }
 
 /// Reads a JSON text as a key, or says what is wrong with it.
-pub(crate) fn read_key(json: &[u8]) -> Result<ObjectKey<'_>, String> {
-    // As text, as all JSON here; a line is looked at alone, so that its number is known.
-    let json = std::str::from_utf8(json).map_err(|_| "expected UTF-8".to_owned())?;
-    ObjectKey::parse(read_string(json)?).map_err(|error| error.to_string())
+pub(crate) fn read_key(json: &str) -> Result<ObjectKey<'_>, String> {
+    // Nearly every key is written without an escape, and then there is nothing to be read.
+    let text = plain_text(json).map(Cow::Borrowed).map_or_else(|| read_string(json), Ok)?;
+    ObjectKey::parse(text).map_err(|error| error.to_string())
 }
 
 /// Reads a JSON text as a string, or says what is wrong with it.

@@ -19,7 +19,9 @@ pub(crate) struct Lines {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     /// What is on it; not empty.
-    Text(usize, &'a [u8]),
+    Text(usize, &'a str),
+    /// It is no text: a line is looked at alone, so that its number is known.
+    NotUtf8(usize),
     /// It is longer than any key.
     TooLong(usize),
 }
@@ -48,7 +50,10 @@ impl Lines {
         if mem::take(&mut self.is_too_long) || line.len() > LINE_BYTES_MAX {
             return Some(Line::TooLong(self.taken));
         }
-        (!line.trim_ascii().is_empty()).then_some(Line::Text(self.taken, line))
+        match std::str::from_utf8(line) {
+            Ok(text) => (!text.trim_ascii().is_empty()).then_some(Line::Text(self.taken, text)),
+            Err(_) => Some(Line::NotUtf8(self.taken)),
+        }
     }
 }
 
@@ -95,11 +100,11 @@ mod tests {
     use super::*;
 
     /// The lines of a body that comes in pieces of these lengths, and then in one.
-    fn read(body: &[u8], pieces: &[usize]) -> Vec<(usize, Option<Vec<u8>>)> {
+    fn read(body: &[u8], pieces: &[usize]) -> Vec<(usize, Option<String>)> {
         let (mut lines, mut buffer, mut found) = (Lines::default(), Vec::new(), Vec::new());
         let mut note = |line: Line<'_>| match line {
-            Line::Text(number, text) => found.push((number, Some(text.to_vec()))),
-            Line::TooLong(number) => found.push((number, None)),
+            Line::Text(number, text) => found.push((number, Some(text.to_owned()))),
+            Line::TooLong(number) | Line::NotUtf8(number) => found.push((number, None)),
         };
         let mut left = body;
         for &piece in pieces.iter().chain(&[body.len()]) {
@@ -120,8 +125,8 @@ mod tests {
     #[test]
     fn lines_are_numbered_with_the_empty_ones_which_are_left_out() {
         let found = read(b"\n\"a\"\r\n \t\r\n\n\"b\"\n", &[]);
-        assert_eq!(found, [(2, Some(b"\"a\"\r".to_vec())), (5, Some(b"\"b\"".to_vec()))]);
-        assert_eq!(read(b"\"a\"", &[]), [(1, Some(b"\"a\"".to_vec()))]);
+        assert_eq!(found, [(2, Some("\"a\"\r".to_owned())), (5, Some("\"b\"".to_owned()))]);
+        assert_eq!(read(b"\"a\"", &[]), [(1, Some("\"a\"".to_owned()))]);
         assert!(read(b"", &[]).is_empty() && read(b"\n\n", &[1]).is_empty());
     }
 
@@ -146,7 +151,7 @@ mod tests {
                 .split('\n')
                 .enumerate()
                 .filter(|(_, line)| !line.trim().is_empty())
-                .map(|(at, line)| (at + 1, Some(line.as_bytes().to_vec())))
+                .map(|(at, line)| (at + 1, Some(line.to_owned())))
                 .collect();
             prop_assert_eq!(read(body.as_bytes(), &pieces), expected);
         }

@@ -1,15 +1,15 @@
 //! The Worker: the only file of this crate that the Workers runtime calls with something to do. It translates bindings, and
 //! decides nothing.
 
-use js_sys::{Array, Date, Function, JSON, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Date, Function, JSON, Object, Promise, Reflect, Uint8Array};
 use ledger::{Binding, D1, SqlLedger, object};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::{
-    Headers, ReadableStream, ReadableStreamDefaultReader, ReadableStreamReadResult, ResponseInit,
-    TransformStream, WritableStreamDefaultWriter,
+    Headers, ReadableStream, ReadableStreamReadResult, ResponseInit, TransformStream,
+    WritableStreamDefaultWriter,
 };
 
 use crate::{
@@ -114,17 +114,18 @@ fn read(request: web_sys::Request) -> Request<Incoming> {
     let headers = request.headers();
     // Fails only for a name that is none.
     let header = |name| headers.get(name).ok().flatten();
+    let bytes = header("Content-Length").and_then(|length| length.parse().ok());
     Request {
         method: request.method(),
         target: target(&request.url()),
         client_address: header("CF-Connecting-IP"),
         authorization: header("Authorization"),
         content_type: header("Content-Type"),
-        content_length: header("Content-Length").and_then(|length| length.parse().ok()),
+        content_length: bytes,
         content_encoding: header("Content-Encoding"),
         idempotency_key: header("Idempotency-Key"),
         accept: header("Accept"),
-        body: Incoming { request, reader: None },
+        body: Incoming { request, bytes, reader: None },
     }
 }
 
@@ -201,23 +202,48 @@ fn no_stream(_: KeyPages) -> Result<ReadableStream, JsValue> {
 
 struct Incoming {
     request: web_sys::Request,
+    /// As `Content-Length` says.
+    bytes: Option<usize>,
     /// Of the body's stream, from the first read to the end of the body.
-    reader: Option<ReadableStreamDefaultReader>,
+    reader: Option<BodyReader>,
+}
+
+/// How much of a body is read at once, in bytes. Each read costs as much as parsing some kilobytes does, and the runtime by
+/// itself hands out 4.
+const READ_BYTES: usize = 262_144;
+
+#[wasm_bindgen]
+extern "C" {
+    type BodyStream;
+
+    #[wasm_bindgen(method, catch, js_name = getReader)]
+    fn get_reader(this: &BodyStream, options: &Object) -> Result<BodyReader, JsValue>;
+
+    type BodyReader;
+
+    /// An extension of the Workers runtime. docs: workers/runtime-apis/streams/readablestreambyobreader.
+    #[wasm_bindgen(method, js_name = readAtLeast)]
+    fn read_at_least(this: &BodyReader, bytes: usize, into: Uint8Array) -> Promise;
+
+    #[wasm_bindgen(method)]
+    fn cancel(this: &BodyReader) -> Promise;
 }
 
 impl Incoming {
-    fn reader(&mut self) -> Result<Option<&ReadableStreamDefaultReader>, JsValue> {
+    fn reader(&mut self) -> Result<Option<&BodyReader>, JsValue> {
         if self.reader.is_none() {
             // A request without a body has no stream.
             let Some(stream) = self.request.body() else { return Ok(None) };
-            self.reader = Some(ReadableStreamDefaultReader::new(&stream)?);
+            let stream: BodyStream = JsValue::from(stream).unchecked_into();
+            self.reader = Some(stream.get_reader(&object(&[("mode", JsValue::from_str("byob"))]))?);
         }
         Ok(self.reader.as_ref())
     }
 
     async fn next(&mut self) -> Result<Option<Uint8Array>, JsValue> {
+        let at_once = self.bytes.unwrap_or(READ_BYTES).clamp(1, READ_BYTES);
         let Some(reader) = self.reader()? else { return Ok(None) };
-        let chunk = next_chunk(reader).await?;
+        let chunk = next_chunk(reader, at_once).await?;
         if chunk.is_none() {
             self.reader = None;
         }
@@ -229,14 +255,10 @@ impl Body for Incoming {
     async fn read(&mut self, buffer: &mut Vec<u8>, room: usize) -> Result<bool, BodyError> {
         let chunk = self.next().await.map_err(|_| BodyError::Broken)?;
         let Some(chunk) = chunk else { return Ok(false) };
-        let (start, length) = (buffer.len(), chunk.length() as usize);
-        if length > room {
+        if chunk.length() as usize > room {
             return Err(BodyError::TooLarge);
         }
-        buffer.resize(start + length, 0);
-        if let Some(place) = buffer.get_mut(start..) {
-            chunk.copy_to(place);
-        }
+        buffer.extend_from_slice(&chunk.to_vec());
         Ok(true)
     }
 }
@@ -250,8 +272,11 @@ impl Drop for Incoming {
     }
 }
 
-async fn next_chunk(reader: &ReadableStreamDefaultReader) -> Result<Option<Uint8Array>, JsValue> {
-    let read: ReadableStreamReadResult = JsFuture::from(reader.read()).await?.unchecked_into();
+async fn next_chunk(reader: &BodyReader, bytes: usize) -> Result<Option<Uint8Array>, JsValue> {
+    // OK because it is no more than `READ_BYTES`.
+    let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let read = reader.read_at_least(bytes, Uint8Array::new_with_length(length));
+    let read: ReadableStreamReadResult = JsFuture::from(read).await?.unchecked_into();
     if read.get_done() == Some(true) {
         return Ok(None);
     }

@@ -139,7 +139,7 @@ impl Undeleted {
 
     /// Adds a key, which is JSON; `None` when it is no key.
     fn add(&mut self, key_json: &str, reason: &'static str, secret: u128) -> Option<()> {
-        let key = read_key(key_json.as_bytes()).ok()?;
+        let key = read_key(key_json).ok()?;
         if self.by_reason.iter().all(|(found, _)| *found != reason) {
             self.by_reason.push((reason, KeySet::new(secret)));
         }
@@ -152,7 +152,7 @@ impl Undeleted {
     /// Why the key, which is JSON, was not deleted; `None` when it was.
     fn reason(&self, json: &str) -> Option<&'static str> {
         let found = || {
-            let key = read_key(json.as_bytes()).ok()?;
+            let key = read_key(json).ok()?;
             self.by_reason.iter().find(|(_, keys)| keys.contains(&key)).map(|(reason, _)| *reason)
         };
         if self.by_reason.is_empty() { self.others } else { found().or(self.others) }

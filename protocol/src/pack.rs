@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::json::KeyJson;
 use crate::limits::{
     DELETE_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MESSAGE_METADATA_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX,
 };
@@ -50,15 +51,15 @@ impl Packer {
     /// Takes in a key, which MUST NOT have been there before. Answers with the message that it had no room in, if one is
     /// full.
     pub fn push(&mut self, key: &ObjectKey<'_>) -> Option<Packed> {
-        let encoded = json_string(key);
-        let is_full = self.open.as_ref().is_some_and(|message| !has_room(message, &encoded));
+        let key = KeyJson::of(key);
+        let is_full = self.open.as_ref().is_some_and(|message| !has_room(message, key.len()));
         let full = if is_full { self.finish() } else { None };
         let head = || Packed { body: message_head(&self.chunk, self.requested_at, self.fence), keys: 0 };
         let message = self.open.get_or_insert_with(head);
         if message.keys > 0 {
             message.body.push(',');
         }
-        message.body.push_str(&encoded);
+        key.append_to(&mut message.body);
         message.keys += 1;
         full
     }
@@ -113,14 +114,9 @@ pub fn group_into_sends(bodies: Vec<String>) -> Vec<Vec<String>> {
     sends
 }
 
-fn has_room(message: &Packed, encoded_key: &str) -> bool {
-    let bytes = message.body.len() + 1 + encoded_key.len() + MESSAGE_TAIL.len();
+fn has_room(message: &Packed, key_bytes: usize) -> bool {
+    let bytes = message.body.len() + 1 + key_bytes + MESSAGE_TAIL.len();
     message.keys < DELETE_KEYS_MAX && bytes <= MESSAGE_BODY_BYTES_MAX
-}
-
-fn json_string(key: &ObjectKey<'_>) -> String {
-    // A text always serializes; the fallback cannot be reached and would only make an unreadable message.
-    serde_json::to_string(key).unwrap_or_default()
 }
 
 #[cfg(test)]

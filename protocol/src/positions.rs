@@ -27,6 +27,11 @@ impl Positions {
         self.0.iter().cloned().flatten()
     }
 
+    /// The set as ranges, in order, none touching another.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.0.iter().cloned()
+    }
+
     /// The set as it is kept in the ledger.
     pub fn to_json(&self) -> String {
         let ranges: Vec<String> =
