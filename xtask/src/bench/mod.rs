@@ -5,6 +5,8 @@
 //! `fn run(setting: &Setting) -> Result<Vec<Comparison>>` and a variant of [`Bench`].
 #![allow(dead_code, clippy::allow_attributes, reason = "the benches that take turns come next")]
 
+mod arena;
+mod gone;
 mod inspector;
 mod memory;
 mod report;
@@ -42,6 +44,8 @@ pub struct Options {
 /// What can be measured.
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub enum Bench {
+    /// How long it takes from the request until the last object is gone, beside peers
+    Gone,
     /// The memory that the producer takes for large requests, several at once
     Memory,
 }
@@ -64,10 +68,11 @@ impl Setting<'_> {
 
 impl Bench {
     /// All that are run when none is named, the quickest first.
-    const ALL: [Self; 1] = [Self::Memory];
+    const ALL: [Self; 2] = [Self::Gone, Self::Memory];
 
     fn run(self, setting: &Setting<'_>) -> Result<Vec<Comparison>> {
         match self {
+            Self::Gone => gone::run(setting),
             Self::Memory => memory::run(setting),
         }
     }

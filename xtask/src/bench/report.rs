@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::output;
+
 /// What a run of `cargo xtask bench` has found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
@@ -90,7 +92,14 @@ pub(super) fn take_turns(
                 continue;
             };
             let figure = (who.turn)().with_context(|| format!("{}, round {}", who.name, round + 1))?;
-            if round >= warm_ups {
+            let counts = round >= warm_ups;
+            output::note(format!(
+                "  {}: {}{}",
+                who.name,
+                self::figure(figure),
+                if counts { "" } else { ", to warm up" }
+            ));
+            if counts {
                 row.rounds.push(figure);
             }
         }
