@@ -1,26 +1,25 @@
 //! Where the pair and its peers meet: one runtime, one bucket.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use toml::{Table, Value};
 
 use crate::{
     clock::{Stopwatch, poll_for},
     project::Project,
     run,
-    stack::{Answer, Api, Deletion, Gateway, Stack, StackOptions},
+    stack::{Answer, Api, Deletion, Stack, StackOptions},
 };
 
 /// The binding of each peer that is a Worker.
 pub(super) const DELETE_PER_KEY: &str = "DELETE_PER_KEY";
 pub(super) const FLOOR: &str = "FLOOR";
 pub(super) const ONE_KEY_PER_MESSAGE: &str = "ONE_KEY_PER_MESSAGE";
+
+/// What one request takes at most.
+const REQUEST_KEYS_MAX: usize = 100_000;
 
 /// How often it is looked whether all is gone: often enough to tell, and not so often that looking takes much of the machine.
 const LOOK: Duration = Duration::from_millis(10);
@@ -42,20 +41,54 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// Starts one on the folder `state`, which must be empty.
+    /// Starts one, does `work` in it, ends it and removes what it leaves.
     ///
     /// # Errors
-    /// When it does not come up.
-    pub(super) fn start(state: &Path) -> Result<Self> {
-        let project = Project::locate()?;
-        let options = with_peers(&project, StackOptions::new(state)?)?;
-        let bucket = bucket_name(&options.configs.consumer)?;
-        Ok(Self { stack: Stack::start(options)?, project, state: state.to_owned(), bucket })
+    /// When it does not come up, and those of `work`.
+    pub(super) fn within<T>(work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        Self::with_options(|_| Ok(()), work)
     }
 
-    /// Ends it.
-    pub(super) fn stop(self) {
-        self.stack.stop();
+    /// The same, with Workers that can be looked into.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn within_inspected<T>(work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let inspected = |options: &mut StackOptions| {
+            options.inspect = true;
+            Ok(())
+        };
+        Self::with_options(inspected, work)
+    }
+
+    /// The same, with anything about it changed.
+    ///
+    /// # Errors
+    /// The same, and those of `change`.
+    pub(super) fn with_options<T>(
+        change: impl FnOnce(&mut StackOptions) -> Result<()>,
+        work: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let state = std::env::temp_dir().join(format!("r2-deletion-queue-bench-{}", std::process::id()));
+        let project = Project::locate()?;
+        let mut options = with_peers(&project, StackOptions::new(&state)?)?;
+        change(&mut options)?;
+        let bucket = bucket_name(&options.configs.consumer)?;
+        let arena = Self { stack: Stack::start(options)?, project, state, bucket };
+        let done = work(&arena);
+        let Self { stack, state, .. } = arena;
+        stack.stop();
+        // OK because the next run of this process finds an empty bucket or none, and that of another takes another folder.
+        let _ = fs::remove_dir_all(state);
+        done
+    }
+
+    /// Where V8's inspector of a Worker is, by its name.
+    ///
+    /// # Errors
+    /// When the Workers cannot be looked into.
+    pub(super) fn inspector(&self, worker: &str) -> Result<String> {
+        self.stack.inspector(worker)
     }
 
     /// A client of the pair.
@@ -84,8 +117,22 @@ impl Arena {
         node.arg("--no-warnings")
             .arg(self.project.root().join("tests/bench/fill.mjs"))
             .arg(self.database()?)
-            .arg(self.r2().join(&self.bucket).join("blobs"));
+            .arg(self.blobs());
         run::fed(&mut node, &keys.join("\n")).context("the bucket cannot be filled").map(drop)
+    }
+
+    /// Waits until the runtime has removed the files of what was deleted, which it does afterwards: else the next one pays for it.
+    ///
+    /// # Errors
+    /// When it takes minutes.
+    pub(super) fn settle(&self) -> Result<()> {
+        let blobs = self.blobs();
+        let settled = poll_for(LOOK, PATIENCE, || Ok(fs::read_dir(&blobs)?.next().is_none().then_some(())))?;
+        settled.context("the files of deleted objects are still there")
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.r2().join(&self.bucket).join("blobs")
     }
 
     fn r2(&self) -> PathBuf {
@@ -103,17 +150,12 @@ impl Arena {
         files.iter().find(is_database).cloned().context("the bucket has no database")
     }
 
-    /// What reaches the bucket and the ledger.
-    pub(super) fn gateway(&self) -> Gateway {
-        self.stack.gateway()
-    }
-
     /// Hands keys to a peer.
     ///
     /// # Errors
     /// When it does not take them.
     pub(super) fn hand_to(&self, peer: &str, keys: &[String]) -> Result<()> {
-        let body = serde_json::json!({ "keys": keys }).to_string();
+        let body = json!({ "keys": keys }).to_string();
         let answer = self.api().send_bare("POST", &format!("/__peers/{peer}"), &[], &body)?;
         ensure!(matches!(answer.status, 200 | 202), "status {}: {}", answer.status, answer.body);
         Ok(())
@@ -142,17 +184,41 @@ impl Arena {
         empty.context("there are still objects left")
     }
 
-    /// Has the pair delete `keys`, and waits until it says that it has: the time from the request on.
+    /// Has the pair delete `keys`, any number of them, and waits until it says that it has: the time from the request on.
     ///
     /// # Errors
     /// When it does not.
     pub(super) fn delete_by_pair(&self, keys: &[String]) -> Result<Duration> {
         let api = self.api();
         let watch = Stopwatch::start();
-        let accepted = api.delete(keys)?;
+        let accepted = request(&api, keys)?;
         wait_for_end(&api, &accepted, keys.len())?;
         Ok(watch.elapsed())
     }
+}
+
+/// Asks for the deletion of any number of keys: in parts, when they are more than one request takes.
+///
+/// # Errors
+/// When it is refused.
+pub(super) fn request(api: &Api, keys: &[String]) -> Result<Deletion> {
+    if keys.len() <= REQUEST_KEYS_MAX {
+        return api.delete(keys);
+    }
+    let accepted = api.request(&json!({ "in_parts": true }))?;
+    let of_json = [("content-type", "application/json")];
+    let path = format!("/v1/deletions/{}", accepted.id);
+    let mut parts = 0;
+    for keys in keys.chunks(REQUEST_KEYS_MAX) {
+        parts += 1;
+        let body = json!({ "objectKeys": keys }).to_string();
+        let put = api.send("PUT", &format!("{path}/parts/{parts}"), &of_json, &body)?;
+        ensure!(put.status < 300, "part {parts}: status {}: {}", put.status, put.body);
+    }
+    let body = json!({ "parts": parts, "total_keys": keys.len() }).to_string();
+    let sealed = api.send("POST", &format!("{path}/seal"), &of_json, &body)?;
+    ensure!(sealed.status < 300, "status {}: {}", sealed.status, sealed.body);
+    Ok(accepted)
 }
 
 /// Waits until a deletion of `keys` keys has succeeded.

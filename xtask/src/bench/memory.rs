@@ -177,7 +177,7 @@ impl Load {
 }
 
 /// The most that JavaScript was seen to hold.
-fn watch_js(inspector: &mut Inspector, over: &AtomicBool) -> Result<u64> {
+pub(super) fn watch_js(inspector: &mut Inspector, over: &AtomicBool) -> Result<u64> {
     let mut most = 0;
     while !over.load(Ordering::Relaxed) {
         most = most.max(inspector.js_bytes()?);
@@ -190,6 +190,6 @@ fn watch_js(inspector: &mut Inspector, over: &AtomicBool) -> Result<u64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn mb(bytes: u64) -> f64 {
+pub(super) fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }

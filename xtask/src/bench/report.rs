@@ -142,6 +142,11 @@ impl Comparison {
         Self::new(bench, case, "s", false, rows)
     }
 
+    /// A comparison of short times.
+    pub(super) fn of_milliseconds(bench: &str, case: impl Into<String>, rows: Vec<Row>) -> Self {
+        Self::new(bench, case, "ms", false, rows)
+    }
+
     /// A comparison of what is the same on every machine.
     pub(super) fn of_portable(bench: &str, case: impl Into<String>, unit: &str, rows: Vec<Row>) -> Self {
         Self::new(bench, case, unit, true, rows)

@@ -5,7 +5,7 @@
 
 mod tools;
 
-use std::{cell::Cell, fs};
+use std::cell::Cell;
 
 use anyhow::{Result, ensure};
 
@@ -42,15 +42,10 @@ const SIZES: [(usize, usize, bool); 3] = [(1_000, 5, false), (10_000, 3, false),
 pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     workers::build(setting.toolbox, &Worker::ALL)?;
     let tools = Tools::find(setting.toolbox);
-    let state = std::env::temp_dir().join(format!("r2-deletion-queue-gone-{}", std::process::id()));
-    let arena = Arena::start(&state)?;
     let sizes = SIZES.iter().filter(|(.., full)| setting.full || !full);
-    let compared =
-        sizes.map(|&(keys, rounds, _)| compare(&arena, &tools, keys, setting.rounds(rounds))).collect();
-    arena.stop();
-    // OK because what is left there is small, and the next run takes another folder.
-    let _ = fs::remove_dir_all(state);
-    compared
+    Arena::within(|arena| {
+        sizes.map(|&(keys, rounds, _)| compare(arena, &tools, keys, setting.rounds(rounds))).collect()
+    })
 }
 
 fn compare(arena: &Arena, tools: &Tools, count: usize, rounds: usize) -> Result<Comparison> {
@@ -64,6 +59,7 @@ fn compare(arena: &Arena, tools: &Tools, count: usize, rounds: usize) -> Result<
         arena.fill(&keys)?;
         let seconds = delete(&prefix, &keys)?;
         ensure!(!arena.has_left(&prefix)?, "there are objects left");
+        arena.settle()?;
         Ok(seconds)
     };
     let turn = &turn;
