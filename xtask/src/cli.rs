@@ -29,9 +29,8 @@ enum Task {
     Dev(dev::Options),
     /// Check, build and try everything, as CI does
     Test,
-    /// Measure something, and fail where it is over what was promised
-    #[command(subcommand)]
-    Bench(bench::Bench),
+    /// Measure, beside what others do, and fail where it is over what was promised
+    Bench(bench::Options),
 }
 
 /// Does what the command line says. The exit code is 0 when it was done, 1 when it failed, 2 when it was not understood.
@@ -67,7 +66,7 @@ impl Task {
             Self::Demo(options) => demo::run(&Toolbox::ensure()?, &options),
             Self::Dev(options) => dev::run(&Toolbox::ensure()?, &options),
             Self::Test => checks::run(),
-            Self::Bench(bench) => bench::run(&Toolbox::ensure()?, &bench),
+            Self::Bench(options) => bench::run(&Toolbox::ensure()?, &options),
         }
     }
 }

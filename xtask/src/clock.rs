@@ -41,7 +41,19 @@ pub fn pause() {
 ///
 /// # Errors
 /// Those of `found`, at once.
-pub fn wait_for<T>(patience: Duration, mut found: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+pub fn wait_for<T>(patience: Duration, found: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
+    poll_for(POLL, patience, found)
+}
+
+/// The same, looking every `poll`.
+///
+/// # Errors
+/// Those of `found`, at once.
+pub(crate) fn poll_for<T>(
+    poll: Duration,
+    patience: Duration,
+    mut found: impl FnMut() -> Result<Option<T>>,
+) -> Result<Option<T>> {
     let watch = Stopwatch::start();
     loop {
         if let Some(found) = found()? {
@@ -50,7 +62,7 @@ pub fn wait_for<T>(patience: Duration, mut found: impl FnMut() -> Result<Option<
         if watch.elapsed() > patience {
             return Ok(None);
         }
-        pause();
+        thread::sleep(poll);
     }
 }
 

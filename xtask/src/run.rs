@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     path::Path,
     process::{Command, Stdio},
 };
@@ -50,6 +51,28 @@ pub(crate) fn output_of(command: &mut Command) -> Result<String> {
         bail!("{}\n{program} failed: {}", tail(&format!("{stdout}{stderr}")), output.status);
     }
     Ok(stdout)
+}
+
+/// Runs `command` with `input` to read, and returns what it printed.
+///
+/// # Errors
+/// When it cannot be started, or fails: with the end of what it said of that.
+pub(crate) fn fed(command: &mut Command, input: &str) -> Result<String> {
+    let program = program(command);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{program} cannot be started"))?;
+    // It can end without having read everything, which its status then explains.
+    let unread = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}\n{program} failed: {}", tail(&String::from_utf8_lossy(&output.stderr)), output.status);
+    }
+    unread.with_context(|| format!("{program} has not read its input"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs `command` on this terminal.

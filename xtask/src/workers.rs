@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
@@ -52,6 +52,11 @@ pub fn require_built(project: &Project, worker: Worker) -> Result<()> {
     Ok(())
 }
 
+/// The wasm of a Worker that has been built.
+pub(crate) fn wasm(project: &Project, worker: Worker) -> PathBuf {
+    project.worker_crate(worker).join("build/index_bg.wasm")
+}
+
 /// Cargo decides whether there is anything to do; `worker-build` on top of it runs only for another module.
 fn build_one(toolbox: &Toolbox, worker: Worker, lock: &File) -> Result<()> {
     let project = &toolbox.project;
@@ -77,10 +82,10 @@ fn build_one(toolbox: &Toolbox, worker: Worker, lock: &File) -> Result<()> {
 /// Names all that goes into `build/`: what cargo made, the tools that follow, and the options that the manifest holds
 /// for them.
 fn key(project: &Project, worker: Worker) -> Result<String> {
-    let wasm =
+    let made =
         project.wasm_target().join(setup::TARGET).join("release").join(format!("{}.wasm", worker.name()));
     let mut hasher = DefaultHasher::new();
-    read(&wasm)?.hash(&mut hasher);
+    read(&made)?.hash(&mut hasher);
     read(&project.worker_crate(worker).join("Cargo.toml"))?.hash(&mut hasher);
     setup::fingerprint(project).hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
@@ -92,17 +97,21 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The size of a Worker's wasm, in bytes.
 #[derive(Debug, Clone, Copy)]
-struct Size {
-    raw: usize,
-    gzipped: usize,
+pub(crate) struct Size {
+    pub(crate) raw: usize,
+    pub(crate) gzipped: usize,
 }
 
 impl Size {
     fn of(project: &Project, worker: Worker) -> Result<Self> {
-        let wasm = read(&project.worker_crate(worker).join("build/index_bg.wasm"))?;
+        Self::of_bytes(&read(&wasm(project, worker))?)
+    }
+
+    /// The size of anything that is deployed.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(&wasm)?;
-        Ok(Self { raw: wasm.len(), gzipped: encoder.finish()?.len() })
+        encoder.write_all(bytes)?;
+        Ok(Self { raw: bytes.len(), gzipped: encoder.finish()?.len() })
     }
 
     fn check(self) -> Result<()> {

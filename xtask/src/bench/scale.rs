@@ -1,0 +1,158 @@
+//! `cargo xtask bench scale`: that time grows with the keys and no faster, that memory does not grow, and how long a small deletion
+//! takes beside a large one.
+
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Result, bail};
+
+use super::{
+    Setting,
+    arena::{self, Arena, wait_for_end},
+    inspector::Inspector,
+    memory::{mb, watch_js},
+    report::{Comparison, Contestant, Row, Target, grouped, take_turns},
+};
+use crate::{clock::Stopwatch, output, project::Worker, workers};
+
+/// What is measured always, and what with `--full` only. More than a request takes comes in parts.
+const SIZES: [usize; 3] = [100_000, 10_000, 1_000];
+const FULL_SIZE: usize = 1_000_000;
+
+/// The size that the others are held against: large enough for what a deletion costs apart from its keys not to count.
+const REFERENCE: usize = 10_000;
+
+/// How much longer a key may take in a large deletion than in one of [`REFERENCE`] keys.
+const GROWTH_MAX: f64 = 1.25;
+
+/// What the isolate of either Worker may take, in MB, whatever the deletion: half of what there is.
+const MEMORY_MAX: f64 = 64.0;
+
+/// How much more memory the consumer may take for a large deletion than for one of [`REFERENCE`] keys. Its batches are the same,
+/// and the last of them can find more garbage.
+const CONSUMER_GROWTH_MAX: f64 = 1.5;
+
+/// Times are given for so many keys.
+const PER_KEYS: f64 = 10_000.0;
+
+const SMALL_KEYS: usize = 100;
+const SMALL_ONES: usize = 5;
+
+/// Measures all of it.
+pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
+    workers::build(setting.toolbox, &Worker::ALL)?;
+    let mut comparisons = vec![Arena::within(|arena| time(arena, &SIZES, setting.rounds(3)))?];
+    if setting.full {
+        comparisons.push(Arena::within(|arena| time(arena, &[FULL_SIZE, REFERENCE], 1))?);
+    }
+    let largest = if setting.full { FULL_SIZE } else { SIZES.into_iter().max().unwrap_or(REFERENCE) };
+    comparisons.extend(Arena::within_inspected(|arena| memory(arena, &[REFERENCE, largest]))?);
+    comparisons.push(Arena::within(|arena| beside(arena, largest))?);
+    Ok(comparisons)
+}
+
+fn keys_of(count: usize) -> String {
+    format!("{} keys", grouped(&count.to_string()))
+}
+
+/// Seconds for each 10,000 keys, the first of `sizes` against the others.
+fn time(arena: &Arena, sizes: &[usize], rounds: usize) -> Result<Comparison> {
+    let turns = Cell::new(0_u32);
+    let mut contestants: Vec<_> = sizes
+        .iter()
+        .map(|&count| {
+            let turns = &turns;
+            Contestant::new(keys_of(count), move || {
+                turns.set(turns.get() + 1);
+                let keys = arena::keys(&format!("scale/{}/", turns.get()), count);
+                arena.fill(&keys)?;
+                let time = arena.delete_by_pair(&keys)?;
+                arena.settle()?;
+                #[expect(clippy::cast_precision_loss, reason = "a million is no loss")]
+                Ok(time.as_secs_f64() * PER_KEYS / count as f64)
+            })
+        })
+        .collect();
+    let rows = take_turns(usize::from(rounds > 1), rounds, &mut contestants)?;
+    drop(contestants);
+    let comparison = Comparison::of_seconds("scale", "request to gone, for each 10,000 keys of", rows);
+    Ok(comparison.promising([Target::ratio(keys_of(REFERENCE), GROWTH_MAX)]))
+}
+
+/// The most that the isolate of each Worker takes, the last of `sizes` against the first.
+fn memory(arena: &Arena, sizes: &[usize; 2]) -> Result<Vec<Comparison>> {
+    // There is nothing to look into before they have been at work.
+    arena.delete_by_pair(&arena::keys("scale/first/", 1))?;
+    let names = ["r2-deletion-producer", "r2-deletion-consumer"];
+    let mut inspectors = Vec::new();
+    for name in names {
+        inspectors.push(Inspector::connect(&arena.inspector(name)?)?);
+    }
+    let mut found: Vec<Vec<f64>> = vec![Vec::new(); names.len()];
+    for &count in sizes {
+        output::note(format!("  memory with {}", keys_of(count)));
+        let keys = arena::keys(&format!("scale/memory/{count}/"), count);
+        arena.fill(&keys)?;
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| -> Result<()> {
+            let watchers: Vec<_> = inspectors
+                .iter_mut()
+                .map(|inspector| {
+                    let over = &over;
+                    scope.spawn(move || -> Result<u64> {
+                        Ok(watch_js(inspector, over)? + inspector.wasm_bytes()?)
+                    })
+                })
+                .collect();
+            let deleted = arena.delete_by_pair(&keys);
+            over.store(true, Ordering::Relaxed);
+            for (watcher, found) in watchers.into_iter().zip(&mut found) {
+                found.push(mb(watcher.join().unwrap_or_else(|_| bail!("a watcher panicked"))?));
+            }
+            deleted.map(drop)
+        })?;
+    }
+    let comparisons = names.iter().zip(found).map(|(name, found)| {
+        let rows = sizes.iter().zip(found).rev().map(|(&count, found)| Row::new(keys_of(count), [found]));
+        let case = format!("memory of {name}");
+        let comparison = Comparison::of_portable("scale", case, "MB", rows.collect());
+        comparison.promising([Target::value(MEMORY_MAX)])
+    });
+    let mut comparisons: Vec<_> = comparisons.collect();
+    if let Some(consumer) = comparisons.last_mut() {
+        consumer.targets.push(Target::ratio(keys_of(REFERENCE), CONSUMER_GROWTH_MAX));
+    }
+    Ok(comparisons)
+}
+
+/// How long a small deletion takes while a large one is carried out, against one on an idle system.
+fn beside(arena: &Arena, large: usize) -> Result<Comparison> {
+    let small = |prefix: &str| -> Vec<_> {
+        (0..SMALL_ONES).map(|number| arena::keys(&format!("{prefix}{number}/"), SMALL_KEYS)).collect()
+    };
+    let (idle, busy) = (small("scale/idle/"), small("scale/busy/"));
+    let keys = arena::keys("scale/large/", large);
+    arena.fill(&[idle.concat(), busy.concat(), keys.clone()].concat())?;
+    // The first one warms up.
+    arena.delete_by_pair(&arena::keys("scale/first/", SMALL_KEYS))?;
+    let seconds = |keys: &Vec<String>| Ok(arena.delete_by_pair(keys)?.as_secs_f64());
+    let idle: Vec<f64> = idle.iter().map(seconds).collect::<Result<_>>()?;
+
+    let watch = Stopwatch::start();
+    let accepted = arena::request(&arena.api(), &keys)?;
+    // All at once, as by so many callers: one after the other they would find it over.
+    let busy: Vec<f64> = thread::scope(|scope| {
+        let callers: Vec<_> = busy.iter().map(|keys| scope.spawn(move || seconds(keys))).collect();
+        let times =
+            callers.into_iter().map(|caller| caller.join().unwrap_or_else(|_| bail!("a caller panicked")));
+        times.collect::<Result<_>>()
+    })?;
+    wait_for_end(&arena.api(), &accepted, keys.len())?;
+    output::note(format!("  the large one: {}", output::seconds(watch.elapsed())));
+    let case = format!("request to gone of {SMALL_KEYS} keys");
+    let rows = vec![Row::new(format!("beside {}", keys_of(large)), busy), Row::new("alone", idle)];
+    Ok(Comparison::of_seconds("scale", case, rows))
+}
