@@ -41,6 +41,16 @@ impl Project {
         self.root.join("node_modules").join(name)
     }
 
+    /// The Workers runtime itself, which wrangler's package carries for this platform, or the one that `WORKERD_BIN` names.
+    pub fn workerd(&self) -> PathBuf {
+        if let Some(binary) = env::var_os("WORKERD_BIN") {
+            return binary.into();
+        }
+        let os = if env::consts::OS == "macos" { "darwin" } else { env::consts::OS };
+        let arch = if env::consts::ARCH == "aarch64" { "arm64" } else { "64" };
+        self.npm_package(&format!("@cloudflare/workerd-{os}-{arch}/bin/workerd"))
+    }
+
     /// A command of an npm package that set-up has installed.
     pub fn npm_command(&self, name: &str) -> PathBuf {
         self.root.join("node_modules/.bin").join(name)

@@ -31,7 +31,7 @@ pub fn build(toolbox: &Toolbox, workers: &[Worker]) -> Result<()> {
     let lock = setup::lock(&toolbox.project, "build")?;
     for &worker in workers {
         output::step(&format!("building the {}", worker.name()), "a minute the first time", || {
-            build_one(toolbox, worker, &lock)
+            build_crate(toolbox, &toolbox.project.worker_crate(worker), &lock)
         })?;
         let size = Size::of(&toolbox.project, worker)?;
         output::say(format!("{}: {size}", worker.name()));
@@ -57,38 +57,43 @@ pub(crate) fn wasm(project: &Project, worker: Worker) -> PathBuf {
     project.worker_crate(worker).join("build/index_bg.wasm")
 }
 
+/// Builds a crate that is a Worker too, but none that is deployed: its size is nobody's concern.
+///
+/// # Errors
+/// When it does not compile.
+pub(crate) fn build_beside(toolbox: &Toolbox, folder: &Path) -> Result<()> {
+    build_crate(toolbox, folder, &setup::lock(&toolbox.project, "build")?)
+}
+
 /// Cargo decides whether there is anything to do; `worker-build` on top of it runs only for another module.
-fn build_one(toolbox: &Toolbox, worker: Worker, lock: &File) -> Result<()> {
+fn build_crate(toolbox: &Toolbox, folder: &Path, lock: &File) -> Result<()> {
     let project = &toolbox.project;
-    let folder = project.worker_crate(worker);
+    let manifest = read(&folder.join("Cargo.toml"))?;
+    let package: toml::Table = String::from_utf8_lossy(&manifest).parse()?;
+    let name = package.get("package").and_then(|package| package.get("name")).and_then(toml::Value::as_str);
+    let name = name.context("a manifest without a name")?;
     let mut cargo = toolbox.wasm_command("cargo");
     // The command line is worker-build's own, so that the two share what is built.
-    cargo.args(["build", "--lib", "--quiet", "--release", "--target", setup::TARGET]).current_dir(&folder);
-    run::shown(&mut cargo).with_context(|| format!("The {} does not compile.", worker.name()))?;
+    cargo.args(["build", "--lib", "--quiet", "--release", "--target", setup::TARGET]).current_dir(folder);
+    run::shown(&mut cargo).with_context(|| format!("The {name} does not compile."))?;
 
-    let mark = project.wasm_target().join(format!("{}.built", worker.name()));
-    let key = key(project, worker)?;
-    if fs::read_to_string(&mark).is_ok_and(|found| found == key) && require_built(project, worker).is_ok() {
+    // All that goes into `build/`: what cargo made, the tools that follow, and the options that the manifest holds for them.
+    let made = format!("{}/release/{}.wasm", setup::TARGET, name.replace('-', "_"));
+    let mut hasher = DefaultHasher::new();
+    read(&project.wasm_target().join(made))?.hash(&mut hasher);
+    manifest.hash(&mut hasher);
+    setup::fingerprint(project).hash(&mut hasher);
+    let key = format!("{:016x}", hasher.finish());
+    let mark = project.wasm_target().join(format!("{name}.built"));
+    if fs::read_to_string(&mark).is_ok_and(|found| found == key) && folder.join("build/index.js").exists() {
         return Ok(());
     }
     let mut worker_build = toolbox.worker_build();
-    worker_build.arg("--release").current_dir(&folder);
-    let log = project.wasm_target().join(format!("{}.log", worker.name()));
+    worker_build.arg("--release").current_dir(folder);
+    let log = project.wasm_target().join(format!("{name}.log"));
     run::logged(&mut worker_build, &log, lock)
-        .with_context(|| format!("worker-build fails on the {}.", worker.name()))?;
+        .with_context(|| format!("worker-build fails on the {name}."))?;
     fs::write(&mark, key).with_context(|| format!("{} cannot be written", mark.display()))
-}
-
-/// Names all that goes into `build/`: what cargo made, the tools that follow, and the options that the manifest holds
-/// for them.
-fn key(project: &Project, worker: Worker) -> Result<String> {
-    let made =
-        project.wasm_target().join(setup::TARGET).join("release").join(format!("{}.wasm", worker.name()));
-    let mut hasher = DefaultHasher::new();
-    read(&made)?.hash(&mut hasher);
-    read(&project.worker_crate(worker).join("Cargo.toml"))?.hash(&mut hasher);
-    setup::fingerprint(project).hash(&mut hasher);
-    Ok(format!("{:016x}", hasher.finish()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

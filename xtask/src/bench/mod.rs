@@ -4,6 +4,7 @@
 //! where asked for, and a comparison with the JSON of an earlier run. A new bench is a module with
 //! `fn run(setting: &Setting) -> Result<Vec<Comparison>>` and a variant of [`Bench`].
 mod arena;
+mod cpu;
 mod gone;
 mod inspector;
 mod memory;
@@ -47,6 +48,8 @@ pub struct Options {
 pub enum Bench {
     /// Size, instance and first request of a Worker that has not run yet
     Start,
+    /// The CPU time of each Worker for 10,000 keys, beside a pair in JavaScript and one in plain Rust
+    Cpu,
     /// How long it takes from the request until the last object is gone, beside peers
     Gone,
     /// Whether time grows faster than the keys, whether memory grows, and what is small beside what is large
@@ -75,11 +78,12 @@ impl Setting<'_> {
 
 impl Bench {
     /// All that are run when none is named, the quickest first.
-    const ALL: [Self; 4] = [Self::Start, Self::Gone, Self::Scale, Self::Memory];
+    const ALL: [Self; 5] = [Self::Start, Self::Cpu, Self::Gone, Self::Scale, Self::Memory];
 
     fn run(self, setting: &Setting<'_>) -> Result<Vec<Comparison>> {
         match self {
             Self::Start => start::run(setting),
+            Self::Cpu => cpu::run(setting),
             Self::Gone => gone::run(setting),
             Self::Scale => scale::run(setting),
             Self::Model => {
