@@ -172,6 +172,7 @@ impl<'q, B: Body> Incoming<'q, B> {
             return Err(too_many(object_keys.count));
         }
         let mut intake = Intake::new(scope, Place::Element, host.random());
+        intake.expect(object_keys.count);
         let mut keys = object_keys.first.iter().enumerate().map(|(at, json)| Line::Text(at, json.get()));
         take_in(&mut keys, &mut intake, outbox, options.sweep.dry_run).await?;
         drop(keys);

@@ -42,6 +42,11 @@ impl<'a> Intake<'a> {
         Self { scope, place, seen, asked: 0, duplicates: 0, wrong }
     }
 
+    /// Makes room for so many keys: a set that grows hashes what it has again and again.
+    pub(crate) fn expect(&mut self, keys: usize) {
+        self.seen.hashes.reserve(keys);
+    }
+
     /// Takes in a JSON text that should be a key, which is at this place of the request. The key comes back when it is to be
     /// deleted: when it has not been there before, and nothing is wrong so far.
     pub(crate) fn take<'k>(&mut self, json: &'k str, at: usize) -> Option<ObjectKey<'k>> {
