@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: what is promised in figures, measured.
 
+mod cost;
 mod inspector;
 mod memory;
 
 use anyhow::Result;
 
+pub use self::cost::Options as CostOptions;
 use crate::setup::Toolbox;
 
 /// What can be measured.
@@ -12,6 +14,8 @@ use crate::setup::Toolbox;
 pub enum Bench {
     /// The memory that the producer takes for large requests, several at once
     Memory,
+    /// What deletions cost: the operations of each service that is paid for, counted, times its price
+    Cost(CostOptions),
 }
 
 /// Measures it.
@@ -21,5 +25,6 @@ pub enum Bench {
 pub fn run(toolbox: &Toolbox, bench: &Bench) -> Result<()> {
     match bench {
         Bench::Memory => memory::run(toolbox),
+        Bench::Cost(options) => cost::run(toolbox, options),
     }
 }
