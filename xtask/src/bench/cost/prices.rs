@@ -52,5 +52,13 @@ pub(super) const ROW_REMOVED: Price = Price { what: "D1 rows removed later", ..R
 pub(super) const ROW_READ: Price =
     Price { what: "D1 rows read", dollars: 0.001, included: "25 billion", page: "d1/platform/pricing" };
 
+/// What either Worker logs, and each invocation, which the platform logs.
+pub(super) const LOG_EVENT: Price = Price {
+    what: "Workers Logs events",
+    dollars: 0.60,
+    included: "20 million",
+    page: "workers/observability/logs/workers-logs",
+};
+
 /// Writing, reading and deleting a message of one key.
 pub(super) const OPERATIONS_OF_A_MESSAGE: u64 = 3;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{
     counts::Counts,
     prices::{
-        CLASS_A, CLASS_B, DELETE, INVOCATION, OPERATIONS_OF_A_MESSAGE, Price, QUEUE_OPERATION, ROW_READ,
-        ROW_REMOVED, ROW_WRITTEN,
+        CLASS_A, CLASS_B, DELETE, INVOCATION, LOG_EVENT, OPERATIONS_OF_A_MESSAGE, Price, QUEUE_OPERATION,
+        ROW_READ, ROW_REMOVED, ROW_WRITTEN,
     },
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Report {
 
 impl Measured {
     /// What is paid for, in the order of the table.
-    fn paid(&self) -> [(Price, u64); 8] {
+    fn paid(&self) -> [(Price, u64); 9] {
         let over = |name| self.until_over.of(name);
         let operations =
             ["queue_operations_written", "queue_operations_read", "queue_operations_deleted"].map(over);
@@ -54,6 +54,7 @@ impl Measured {
             (ROW_WRITTEN, over("d1_rows_written")),
             (ROW_REMOVED, self.removal.of("d1_rows_written")),
             (ROW_READ, over("d1_rows_read") + self.removal.of("d1_rows_read")),
+            (LOG_EVENT, over("log_events")),
         ]
     }
 
