@@ -311,17 +311,21 @@ fn the_limits_are_those_of_the_code_and_of_the_wrangler_files() -> Result<()> {
     Ok(())
 }
 
-/// Those of the pages' commands that call wrangler: their words after it.
-fn wrangler_calls() -> Result<BTreeSet<Vec<String>>> {
+/// The commands of the pages that call this program: their words after it.
+fn calls_of(program: &str) -> Result<BTreeSet<Vec<String>>> {
     let mut calls = BTreeSet::new();
     for page in PAGES {
         let text = read(page)?;
         let of_console = steps(&text).into_iter().map(|step| step.command);
-        let of_prose = code_spans(&text).into_iter().filter(|span| span.starts_with("npx "));
-        for line in shell_lines(&text).into_iter().chain(of_console).chain(of_prose) {
-            for call in line.split("npx wrangler ").skip(1) {
-                // What another command or file follows is that one's.
-                let call = call.split(['|', '<']).next().unwrap_or_default();
+        for line in shell_lines(&text).into_iter().chain(of_console).chain(code_spans(&text)) {
+            for (at, _) in line.match_indices(program) {
+                // What another command, a file or a comment follows is that one's.
+                let call = line
+                    .split_at(at + program.len())
+                    .1
+                    .split(['|', '<', '#', ')'])
+                    .next()
+                    .unwrap_or_default();
                 calls.insert(split(call));
             }
         }
@@ -399,7 +403,7 @@ fn wrong_with(call: &[String], known: &BTreeMap<String, Usage>) -> Option<String
 
 #[test]
 fn every_call_of_wrangler_is_one_that_the_installed_wrangler_knows() -> Result<()> {
-    let (calls, known) = (wrangler_calls()?, wrangler()?);
+    let (calls, known) = (calls_of("npx wrangler ")?, wrangler()?);
     assert!(calls.len() > 20, "{calls:?}");
     let wrong: Vec<String> = calls.iter().filter_map(|call| wrong_with(call, &known)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -408,6 +412,38 @@ fn every_call_of_wrangler_is_one_that_the_installed_wrangler_knows() -> Result<(
     {
         assert!(wrong_with(&split(nothing), &known).is_some(), "{nothing}");
     }
+    Ok(())
+}
+
+/// By what they say of themselves, which is what they take: clap makes both of one.
+#[test]
+fn every_call_of_our_own_commands_is_one_that_they_know() -> Result<()> {
+    let project = Project::locate()?;
+    let mut checked = 0;
+    for (program, package, task) in [
+        ("cargo xtask ", "xtask", ""),
+        ("r2-deletions tail", "cli", "tail"),
+        ("-p cli -- tail", "cli", "tail"),
+    ] {
+        let mut helps = BTreeMap::<Vec<String>, String>::new();
+        for call in calls_of(program)? {
+            let words: Vec<_> = call.iter().take_while(|word| !word.starts_with('-')).cloned().collect();
+            if !helps.contains_key(&words) {
+                let mut cargo = project.cargo();
+                cargo.args(["run", "--quiet", "--package", package, "--"]);
+                cargo.args(task.split_whitespace()).args(&words).arg("--help");
+                let output = cargo.output()?;
+                ensure!(output.status.success(), "{program}{}: no such command", words.join(" "));
+                helps.insert(words.clone(), String::from_utf8(output.stdout)?);
+            }
+            let help = helps.get(&words).context("no help")?;
+            let has = |option: &str| help.split_whitespace().any(|word| word.trim_end_matches(',') == option);
+            let option = call.iter().find(|word| word.starts_with("--") && !has(word));
+            ensure!(option.is_none(), "{program}{}: no option {option:?}", call.join(" "));
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "{checked}");
     Ok(())
 }
 

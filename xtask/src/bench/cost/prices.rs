@@ -62,3 +62,23 @@ pub(super) const LOG_EVENT: Price = Price {
 
 /// Writing, reading and deleting a message of one key.
 pub(super) const OPERATIONS_OF_A_MESSAGE: u64 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_the_same_prices() {
+        let page = include_str!("../../../../docs/cost.md");
+        for price in [INVOCATION, QUEUE_OPERATION, CLASS_A, CLASS_B, DELETE, ROW_WRITTEN, ROW_READ, LOG_EVENT]
+        {
+            let row = page
+                .lines()
+                .find(|line| line.starts_with(&format!("| {} |", price.what)) && line.contains(price.page))
+                .unwrap_or_else(|| panic!("docs/cost.md has no price of {}", price.what));
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            assert_eq!(cells[2].parse(), Ok(price.dollars), "{row}");
+            assert_eq!(cells[3], price.included, "{row}");
+        }
+    }
+}
