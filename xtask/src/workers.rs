@@ -28,13 +28,25 @@ const _: () = assert!(GZIPPED_BYTES_MAX < RAW_BYTES_MAX);
 /// # Errors
 /// When one does not compile or is larger than it may be.
 pub fn build(toolbox: &Toolbox, workers: &[Worker]) -> Result<()> {
+    build_and_tell(toolbox, workers, output::say)
+}
+
+/// The same, with the sizes apart from the results.
+///
+/// # Errors
+/// When one does not compile or is larger than it may be.
+pub(crate) fn build_aside(toolbox: &Toolbox, workers: &[Worker]) -> Result<()> {
+    build_and_tell(toolbox, workers, output::note)
+}
+
+fn build_and_tell(toolbox: &Toolbox, workers: &[Worker], tell: fn(String)) -> Result<()> {
     let lock = setup::lock(&toolbox.project, "build")?;
     for &worker in workers {
         output::step(&format!("building the {}", worker.name()), "a minute the first time", || {
             build_one(toolbox, worker, &lock)
         })?;
         let size = Size::of(&toolbox.project, worker)?;
-        output::say(format!("{}: {size}", worker.name()));
+        tell(format!("{}: {size}", worker.name()));
         size.check().with_context(|| format!("The {} is too large.", worker.name()))?;
     }
     Ok(())

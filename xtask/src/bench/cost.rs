@@ -63,7 +63,7 @@ const UPKEEP: &str = "/__bench/upkeep";
 
 /// Counts each workload, and prints what it costs.
 pub(super) fn run(toolbox: &Toolbox, options: &Options) -> Result<()> {
-    workers::build(toolbox, &Worker::ALL)?;
+    workers::build_aside(toolbox, &Worker::ALL)?;
     let state = std::env::temp_dir().join(format!("r2-deletion-queue-bench-cost-{}", std::process::id()));
     let report = measure(&toolbox.project, &state, options);
     // OK because what is left there is small, and the next run takes another folder.

@@ -17,6 +17,10 @@ use super::{
 const QUEUE_OPERATIONS_MAX: u64 = 3_300;
 const ROWS_WRITTEN_MAX: u64 = 2_300;
 
+/// What the targets are for: keys of this length, so many to a request.
+const KEY_BYTES: u32 = 60;
+const KEYS: u64 = 100_000;
+
 /// What all numbers are for.
 const MILLION: u64 = 1_000_000;
 
@@ -105,10 +109,13 @@ impl Report {
             .collect()
     }
 
-    /// Fails where a target is missed that keys of 60 bytes are held to.
+    /// Fails where a target is missed, if it was measured as the target is meant: with larger keys, or fewer in a request, a
+    /// million takes more.
     pub(super) fn check(&self) -> Result<()> {
+        let is_meant =
+            self.key_bytes <= KEY_BYTES && self.measured.first().is_some_and(|named| named.keys >= KEYS);
         for (price, found, most) in self.targets() {
-            ensure!(self.key_bytes > 60 || found <= most, "{}: {found}, at most {most}", price.what);
+            ensure!(!is_meant || found <= most, "{}: {found}, at most {most}", price.what);
         }
         Ok(())
     }
@@ -171,6 +178,7 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f)?;
+        writeln!(f, "For keys of {KEY_BYTES} bytes, {KEYS} to a request, the targets are:")?;
         for (price, found, most) in self.targets() {
             let met = if found <= most { "met" } else { "not met" };
             writeln!(f, "{}: {found} of at most {most}: {met}", price.what)?;
