@@ -6,18 +6,22 @@
 //! | `configuration.rs` | the wrangler files say what the code relies on |
 //! | `deletions.rs` | exactly the requested objects go, from 1 key to 25,000, whatever their names, by either call |
 //! | `description.rs` | every answer to made-up requests is as the API's description says |
-//! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there |
+//! | `docs.rs` | every line of `docs/api.md` runs and answers as it is shown there, and the calls and statements of the other pages |
 //! | `fence.rs` | what was uploaded since the request is kept where the fence looks |
 //! | `messages.rs` | messages that cannot be read, that come twice, and dead letters |
 //! | `notices.rs` | each end of a deletion is told to the operator's endpoint, once and signed |
+//! | `pages.rs` | what the pages name is there: links, commands, settings, codes, events, limits |
 //! | `parts.rs` | a million keys in parts are one deletion with exact counts, and half an upload is never a whole one |
 //! | `python_client.rs` | the Python client does against the pair what its tests say |
+//! | `quickstarts.rs` | whoever follows a quickstart to the letter sees what it shows |
 //! | `reading.rs` | labels, listing, failures as NDJSON, and the totals |
 //! | `requests.rs` | every wrong request is refused with an answer that says what is right |
 //! | `sweeps.rs` | what a prefix or a project names goes, its neighbours stay; dry runs, plans, brakes, refusals |
 //! | `tokens.rs` | each token may do what it was given and sees what is its own, as often as the limit allows |
 
 #![expect(clippy::disallowed_methods, reason = "this is no Worker: it waits by the clock")]
+
+pub mod pages;
 
 use std::fs;
 use std::ops::Deref;

@@ -5,7 +5,7 @@
 //! what it answers: the body, as JSON or lines of JSON, and with `curl -i` the status and headers before
 //! it, of which only those that matter need be shown. Ids, page tokens and times may be others, ids as long as the same
 //! one is the same everywhere: so the id of an answer can be in a later command. What takes time is asked for until it is as
-//! shown. Where nothing is shown the call must succeed.
+//! shown. Where nothing is shown the call must succeed. The `console` blocks of the other pages are run in the same way.
 #![expect(clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,42 +14,21 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::pages::{Step, steps};
 use e2e::{Pair, eventually};
 use protocol::{Fence, ObjectKey, Timestamp, pack_keys};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use xtask::project::{Project, Worker};
 use xtask::stack::Message;
 
-fn page() -> Result<String> {
-    Ok(fs::read_to_string(Project::locate()?.root().join("docs/api.md"))?)
+fn page(name: &str) -> Result<String> {
+    Ok(fs::read_to_string(Project::locate()?.root().join("docs").join(name))?)
 }
 
 fn description() -> Result<Value> {
     let file = Project::locate()?.worker_crate(Worker::Producer).join("assets/openapi.json");
     Ok(serde_json::from_str(&fs::read_to_string(file)?)?)
-}
-
-/// A command, and what the page says that it prints.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Step {
-    command: String,
-    shown: String,
-}
-
-fn steps(page: &str) -> Vec<Step> {
-    let (mut steps, mut inside) = (Vec::<Step>::new(), false);
-    for line in page.lines() {
-        let goes_on = steps.last().is_some_and(|step| step.command.ends_with('\\'));
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if let (true, Some(command)) = (inside, line.strip_prefix("$ ")) {
-            steps.push(Step { command: command.to_owned(), shown: String::new() });
-        } else if let (true, Some(step)) = (inside, steps.last_mut()) {
-            let part = if goes_on { &mut step.command } else { &mut step.shown };
-            *part = format!("{part}\n{line}");
-        }
-    }
-    steps
 }
 
 /// What a call has printed, and what it was.
@@ -225,7 +204,8 @@ fn kind(text: &str) -> Option<Kind> {
 
 /// What the page finds: a deletion whose message the platform has given up, one with an object that was uploaded since, a project
 /// that has files in three places, and a message that nobody can read.
-fn prepare(pair: &Pair) -> Result<()> {
+/// Answers with the id of the first.
+fn prepare(pair: &Pair) -> Result<String> {
     let post = |keys: [&str; 2], delay_seconds: u32| -> Result<String> {
         let body =
             json!({"objectKeys": keys, "delay_seconds": delay_seconds, "labels": {"reason": "erasure"}});
@@ -246,21 +226,28 @@ fn prepare(pair: &Pair) -> Result<()> {
     pair.settle(&skipped)?;
 
     pair.gateway().put(&["proj_46/a.jpg", "proj_46_b.jpg", "projects/46/c.jpg"].map(str::to_owned), 100)?;
-    pair.gateway().send(&Message::text("half a mess"))
+    pair.gateway().send(&Message::text("half a mess"))?;
+    Ok(failed)
+}
+
+/// A folder for the reader's files, where curl says on its standard error what it has called.
+fn desk() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let rc = "silent\nshow-error\nwrite-out = \"%{stderr}%{method} %{http_code} %{url_effective}\"\n";
+    fs::write(folder.path().join(".curlrc"), rc)?;
+    Ok(folder)
 }
 
 #[test]
 fn every_line_of_the_api_page_runs_and_answers_as_shown_and_every_call_has_one() -> Result<()> {
     let pair = Pair::start()?;
     prepare(&pair)?;
-    let folder = tempfile::tempdir()?;
-    let rc = "silent\nshow-error\nwrite-out = \"%{stderr}%{method} %{http_code} %{url_effective}\"\n";
-    fs::write(folder.path().join(".curlrc"), rc)?;
+    let folder = desk()?;
 
     let mut reader =
         Reader { pair: &pair, folder: folder.path(), before: String::new(), renamed: BTreeMap::new() };
     let mut calls = Vec::new();
-    for step in steps(&page()?) {
+    for step in steps(&page("api.md")?) {
         calls.extend(reader.run(&step)?);
     }
 
@@ -281,9 +268,38 @@ fn every_line_of_the_api_page_runs_and_answers_as_shown_and_every_call_has_one()
     Ok(())
 }
 
+/// The deletion with failures goes by its id in `docs/api.md`.
+#[test]
+fn the_calls_of_the_other_pages_run_and_so_do_their_statements() -> Result<()> {
+    const FAILED: &str = "del_01m8641q5e6y2r3t8w9x0z1c4v";
+    let pair = Pair::start()?;
+    let failed = prepare(&pair)?;
+    let folder = desk()?;
+    for (name, calls_min) in [("operations.md", 10), ("migration.md", 5)] {
+        let renamed = BTreeMap::from([(FAILED.to_owned(), failed.clone())]);
+        let mut reader = Reader { pair: &pair, folder: folder.path(), before: String::new(), renamed };
+        let mut calls = 0;
+        for step in steps(&page(name)?) {
+            calls += usize::from(reader.run(&step)?.is_some());
+        }
+        assert!(calls >= calls_min, "{calls} calls in {name}");
+    }
+
+    let readme = fs::read_to_string(Project::locate()?.root().join("README.md"))?;
+    let pages = page("operations.md")? + &readme;
+    let mut statements = 0;
+    for (_, rest) in pages.match_indices("--command \"").map(|(at, found)| pages.split_at(at + found.len())) {
+        let sql = rest.split('"').next().context("no end")?;
+        pair.gateway().sql(sql, &[]).with_context(|| sql.to_owned())?;
+        statements += 1;
+    }
+    assert!(statements >= 3, "{statements} statements");
+    Ok(())
+}
+
 #[test]
 fn the_tables_of_the_api_page_name_what_the_description_does() -> Result<()> {
-    let (page, description) = (page()?, description()?);
+    let (page, description) = (page("api.md")?, description()?);
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
     let codes_of = |row: &str| -> Vec<String> {
         row.split('|')

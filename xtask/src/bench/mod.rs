@@ -4,6 +4,7 @@
 //! where asked for, and a comparison with the JSON of an earlier run. A new bench is a module with
 //! `fn run(setting: &Setting) -> Result<Vec<Comparison>>` and a variant of [`Bench`].
 mod arena;
+mod cost;
 mod cpu;
 mod gone;
 mod inspector;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
+pub use self::cost::Options as CostOptions;
 use self::report::{Comparison, Report};
 use crate::{cli::from_here, output, setup::Toolbox};
 
@@ -58,6 +60,8 @@ pub enum Bench {
     Model,
     /// The memory that the producer takes for large requests, several at once
     Memory,
+    /// What deletions cost: the operations of each service that is paid for, counted, times its price
+    Cost(CostOptions),
 }
 
 /// What every bench is given.
@@ -78,7 +82,8 @@ impl Setting<'_> {
 
 impl Bench {
     /// All that are run when none is named, the quickest first.
-    const ALL: [Self; 5] = [Self::Start, Self::Cpu, Self::Gone, Self::Scale, Self::Memory];
+    const ALL: [Self; 6] =
+        [Self::Start, Self::Cost(CostOptions::USUAL), Self::Cpu, Self::Gone, Self::Scale, Self::Memory];
 
     fn run(self, setting: &Setting<'_>) -> Result<Vec<Comparison>> {
         match self {
@@ -93,6 +98,7 @@ impl Bench {
                 Ok(Vec::new())
             }
             Self::Memory => memory::run(setting),
+            Self::Cost(options) => cost::run(setting, options),
         }
     }
 }
