@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     clock::Stopwatch,
-    output,
+    example, output,
     project::{Project, Worker},
     run,
     setup::{TARGET, Toolbox, python},
@@ -20,7 +20,7 @@ type Check<On> = (&'static str, fn(&On) -> Result<()>);
 const AT_ONCE: [Check<Project>; 2] =
     [("format", format), ("protocol depends on no platform", protocol_is_pure)];
 
-const WITH_TOOLS: [Check<Toolbox>; 9] = [
+const WITH_TOOLS: [Check<Toolbox>; 10] = [
     ("clippy", clippy),
     ("clippy for wasm32", clippy_wasm),
     ("unit and property tests", unit_tests),
@@ -29,6 +29,7 @@ const WITH_TOOLS: [Check<Toolbox>; 9] = [
     ("the pair on the runtime", end_to_end),
     ("the API against its description", as_described),
     ("the Python client", python_client),
+    ("the FastAPI example", example::check),
     ("the pair under faults", under_faults),
 ];
 

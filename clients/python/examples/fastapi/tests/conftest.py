@@ -29,7 +29,8 @@ def mongo_url() -> Iterator[str]:
     if url:
         yield url
         return
-    with SecantusDBServer(port=0, storage_path=":memory:") as server:
+    # A single server, which has no transactions.
+    with SecantusDBServer(port=0, storage_path=":memory:", replica_set_name=None) as server:
         yield server.uri
 
 

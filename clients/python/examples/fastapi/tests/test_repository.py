@@ -53,15 +53,24 @@ async def test_a_project_that_is_going_takes_no_files(repository: Repository) ->
 
 async def test_whoever_was_told_that_a_file_is_tracked_has_it_deleted(repository: Repository) -> None:
     """However the two requests fall together."""
-    for project in map(str, range(20)):
+
+    async def delete(project: str, pause: float) -> list[str]:
+        await asyncio.sleep(pause)
+        await repository.delete(project, f"job-{project}", 0.0)
+        return await repository.paths(project)
+
+    for turn in range(20):
+        project = str(turn)
+        paths = [f"projects/{turn}/{number:02}" for number in range(20)]
         await repository.create(project)
-        tracked, _ = await asyncio.gather(
-            repository.track(project, [f"projects/{project}/a"]),
-            repository.delete(project, f"job-{project}", 0.0),
-            return_exceptions=True,
+        tracked, read = await asyncio.gather(
+            repository.track(project, paths), delete(project, turn / 2_000), return_exceptions=True
         )
-        assert isinstance(tracked, ProjectGone) or tracked is None
-        assert await repository.paths(project) == ([] if tracked else [f"projects/{project}/a"])
+        if tracked is None:
+            assert read == paths
+        else:
+            assert isinstance(tracked, ProjectGone)
+            assert await repository.paths(project) == []
 
 
 async def test_a_job_goes_on_until_its_end_is_written_down(repository: Repository) -> None:

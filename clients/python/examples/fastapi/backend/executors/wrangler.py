@@ -26,7 +26,7 @@ class WranglerExecutor:
     async def start(self, job: Job, paths: list[str]) -> Progress:  # noqa: ARG002 - it knows paths, not projects
         """See `Executor`."""
         failed = [path for path in paths if not await self._delete(path)]
-        reason = f"{len(failed)} times wrangler failed" if failed else None
+        reason = f"{len(failed)} wrangler_failed" if failed else None
         return Progress(outcome=Outcome(len(paths) - len(failed), reason=reason))
 
     async def look(self, reference: str) -> Progress:  # noqa: ARG002 - there is nothing that went on
