@@ -1,7 +1,8 @@
 //! The quickstart of the example's README, as somebody follows it: in a copy of the folder, with a new environment.
 
 use std::{
-    fs,
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -56,7 +57,7 @@ pub(super) fn follow(project: &Project, folder: &Path, url: &str, interrupt: &In
         set_up.iter().try_for_each(|step| install(project, &folder, &step.command))
     })?;
     let log = folder.join("service.log");
-    let output = fs::File::create(&log)?;
+    let output = File::create(&log)?;
     let mut command = shell(&folder, &format!("exec {}", here(&serve.command)));
     let command = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let _service = Running(command.spawn()?);
@@ -144,7 +145,12 @@ fn install(project: &Project, folder: &Path, line: &str) -> Result<()> {
     let mut again = shell(folder, line);
     // pip takes the last as "no": do not isolate.
     again.envs([("PIP_NO_INDEX", "1"), ("PIP_NO_DEPS", "1"), ("PIP_NO_BUILD_ISOLATION", "0")]);
-    run::output_of(&mut again).map(drop)
+    run::output_of(&mut again)?;
+    // A command is made where its package is installed.
+    let uvicorn = folder.join(".venv/bin/uvicorn");
+    let python = folder.join(".venv/bin/python");
+    fs::write(&uvicorn, format!("#!/bin/sh\nexec '{}' -m uvicorn \"$@\"\n", python.display()))?;
+    Ok(fs::set_permissions(uvicorn, Permissions::from_mode(0o755))?)
 }
 
 /// Writes down the versions that are required here, as pip wants them: a constraint has no extras.

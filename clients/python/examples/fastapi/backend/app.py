@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 import boto3
-from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
 from pydantic import BaseModel, Field
 from r2_deletion_queue import AsyncClient, Retry, webhook
 
@@ -24,6 +24,8 @@ from .settings import Settings
 from .sqlite import SqliteRepository
 
 PATH_BYTES_MAX = 1_024
+
+router = APIRouter()
 
 ProjectId = Annotated[str, Path(pattern="^[A-Za-z0-9-]{1,128}$")]
 
@@ -67,11 +69,7 @@ def create_app(settings: Settings | None = None, *, executor: Executor | None = 
             await asyncio.gather(running, return_exceptions=True)
 
     app = FastAPI(title="Projects", lifespan=lifespan)
-    app.add_api_route("/projects/{project}", create_project, methods=["PUT"], status_code=201)
-    app.add_api_route("/projects/{project}", read_project, methods=["GET"])
-    app.add_api_route("/projects/{project}", delete_project, methods=["DELETE"], status_code=202)
-    app.add_api_route("/projects/{project}/files", track_files, methods=["POST"], status_code=201)
-    app.add_api_route("/webhooks/r2-deletions", receive_notice, methods=["POST"], status_code=204)
+    app.include_router(router)
     return app
 
 
@@ -108,6 +106,7 @@ def _services(request: Request) -> Services:
 With = Annotated[Services, Depends(_services)]
 
 
+@router.put("/projects/{project}", status_code=201)
 async def create_project(project: ProjectId, services: With, response: Response) -> Project:
     """Creates a project. The id of one that was deleted is not used again."""
     if not await services.repository.create(project):
@@ -115,11 +114,13 @@ async def create_project(project: ProjectId, services: With, response: Response)
     return await _found(services, project)
 
 
+@router.get("/projects/{project}")
 async def read_project(project: ProjectId, services: With) -> Project:
     """A project; of one that was deleted, how far that is."""
     return await _found(services, project)
 
 
+@router.post("/projects/{project}/files", status_code=201)
 async def track_files(project: ProjectId, body: Paths, services: With) -> Paths:
     """Writes down where files will be. Do it before they are uploaded, so that there is none that nobody knows of."""
     own = places(services.settings.project_templates, project)
@@ -134,6 +135,7 @@ async def track_files(project: ProjectId, body: Paths, services: With) -> Paths:
     return body
 
 
+@router.delete("/projects/{project}", status_code=202)
 async def delete_project(project: ProjectId, services: With, response: Response) -> Project:
     """Deletes a project. It is gone at once, and 202 means that its files will be.
 
@@ -149,6 +151,7 @@ async def delete_project(project: ProjectId, services: With, response: Response)
     return deleted
 
 
+@router.post("/webhooks/r2-deletions", status_code=204)
 async def receive_notice(request: Request, services: With) -> None:
     """Is told of the end of a deletion; the consumer's NOTICE_URL names this."""
     secret = services.settings.notice_secret

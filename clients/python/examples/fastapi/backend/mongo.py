@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pymongo import ASCENDING, AsyncMongoClient, ReturnDocument
+from pymongo import ASCENDING, AsyncMongoClient, ReturnDocument, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
@@ -62,8 +62,8 @@ class MongoRepository:
         """
         if not await self._takes_files(project):
             raise ProjectGone
-        for path in paths:
-            await self._files.update_one({"_id": path}, {"$setOnInsert": {"project": project}}, upsert=True)
+        change = {"$setOnInsert": {"project": project}}
+        await self._files.bulk_write([UpdateOne({"_id": path}, change, upsert=True) for path in paths], ordered=False)
         if not await self._takes_files(project):
             # Nothing is uploaded there. The relay may have read it meanwhile, which does no harm.
             await self._files.delete_many({"_id": {"$in": paths}, "project": project})

@@ -59,12 +59,12 @@ async def test_whoever_was_told_that_a_file_is_tracked_has_it_deleted(repository
         await repository.delete(project, f"job-{project}", 0.0)
         return await repository.paths(project)
 
-    for turn in range(20):
+    for turn in range(6):
         project = str(turn)
-        paths = [f"projects/{turn}/{number:02}" for number in range(20)]
+        paths = [f"projects/{turn}/{number:03}" for number in range(200)]
         await repository.create(project)
         tracked, read = await asyncio.gather(
-            repository.track(project, paths), delete(project, turn / 2_000), return_exceptions=True
+            repository.track(project, paths), delete(project, turn / 100), return_exceptions=True
         )
         if tracked is None:
             assert read == paths
