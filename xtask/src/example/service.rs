@@ -61,6 +61,10 @@ impl Service {
             .args(["--host", "127.0.0.1", "--port", &port.to_string()])
             .current_dir(folder)
             .envs(settings)
+            // Those that are not in `settings`, and what boto3 would look for.
+            .env_remove("DATABASE")
+            .env_remove("POLL_SECONDS")
+            .env_remove("AWS_PROFILE")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
