@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     clock::Stopwatch,
-    output,
+    example, output,
     project::{Project, Worker},
     run,
     setup::{TARGET, Toolbox, python},
@@ -20,7 +20,7 @@ type Check<On> = (&'static str, fn(&On) -> Result<()>);
 const AT_ONCE: [Check<Project>; 2] =
     [("format", format), ("protocol depends on no platform", protocol_is_pure)];
 
-const WITH_TOOLS: [Check<Toolbox>; 10] = [
+const WITH_TOOLS: [Check<Toolbox>; 11] = [
     ("clippy", clippy),
     ("clippy for wasm32", clippy_wasm),
     ("unit and property tests", unit_tests),
@@ -30,6 +30,7 @@ const WITH_TOOLS: [Check<Toolbox>; 10] = [
     ("the API against its description", as_described),
     ("the Python client", python_client),
     ("the quickstarts, to the letter", |toolbox| by_itself(toolbox, "quickstarts")),
+    ("the FastAPI example", example::check),
     ("the pair under faults", under_faults),
 ];
 

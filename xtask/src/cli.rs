@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, checks, demo, dev, output, project::Worker, setup::Toolbox, workers};
+use crate::{bench, checks, demo, dev, example, output, project::Worker, setup::Toolbox, workers};
 
 /// The developer's tasks of r2-deletion-queue
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Task {
     Demo(demo::Options),
     /// Start the pair and keep it running
     Dev(dev::Options),
+    /// Have the FastAPI backend of clients/python/examples delete a project, by each of its executors
+    Example(example::Options),
     /// Check, build and try everything, as CI does
     Test,
     /// Measure, beside what others do, and fail where it is over what was promised
@@ -65,6 +67,7 @@ impl Task {
             }
             Self::Demo(options) => demo::run(&Toolbox::ensure()?, &options),
             Self::Dev(options) => dev::run(&Toolbox::ensure()?, &options),
+            Self::Example(options) => example::run(&Toolbox::ensure_for_tests()?, &options),
             Self::Test => checks::run(),
             Self::Bench(options) => bench::run(&Toolbox::ensure()?, &options),
         }

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod clock;
 pub mod demo;
 pub mod dev;
+pub mod example;
 mod interrupt;
 pub mod output;
 pub mod project;

@@ -9,7 +9,7 @@
 //! 7. Prove by listing that the project is gone, but for what was uploaded since, and every neighbour is there.
 //! 8. Show where the message ended.
 
-mod objects;
+pub(crate) mod objects;
 mod progress;
 mod proof;
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The project that is deleted.
-pub(super) const PROJECT: &str = "42";
+pub(crate) const PROJECT: &str = "42";
 
 /// Projects whose ids begin as its does, or the other way round, in the same places.
 const NEIGHBOURS: [&str; 2] = ["4", "421"];
@@ -43,20 +43,20 @@ const REQUESTS_AT_ONCE: usize = 4;
 
 /// The objects of the demo, by their keys.
 #[derive(Debug)]
-pub(super) struct Objects {
+pub(crate) struct Objects {
     /// Files of the project that its backend knows of.
-    pub(super) tracked: Vec<String>,
+    pub(crate) tracked: Vec<String>,
     /// Files of the project that it knows nothing of.
-    pub(super) untracked: Vec<String>,
+    pub(crate) untracked: Vec<String>,
     /// Those that must still be there.
-    pub(super) neighbours: Vec<String>,
+    pub(crate) neighbours: Vec<String>,
     /// One of the untracked, which is uploaded again after the request.
-    pub(super) uploaded_again: String,
+    pub(crate) uploaded_again: String,
 }
 
 impl Objects {
     /// `files` of the project, two at least, and as many neighbours as go with them.
-    pub(super) fn new(files: u32) -> Self {
+    pub(crate) fn new(files: u32) -> Self {
         let tracked = spread(&places_of(PROJECT), files);
         let (mut untracked, mut tracked): (Vec<_>, Vec<_>) =
             tracked.into_iter().enumerate().partition(|(at, _)| {
@@ -82,17 +82,17 @@ impl Objects {
     }
 
     /// How many files the project has.
-    pub(super) fn files(&self) -> usize {
+    pub(crate) fn files(&self) -> usize {
         self.tracked.len() + self.untracked.len()
     }
 
     /// How many bytes they have.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.files() * OBJECT_BYTES
     }
 
     /// Puts them into the bucket.
-    pub(super) fn put(&self, gateway: &Gateway, interrupt: &Interrupt) -> Result<()> {
+    pub(crate) fn put(&self, gateway: &Gateway, interrupt: &Interrupt) -> Result<()> {
         let all = [&self.tracked, &self.untracked, &self.neighbours];
         let keys: Vec<String> = all.into_iter().flatten().cloned().collect();
         let requests: Vec<_> = keys.chunks(PUTS_PER_REQUEST).collect();
@@ -121,7 +121,7 @@ impl Objects {
     }
 
     /// Uploads one file again.
-    pub(super) fn upload_again(&self, gateway: &Gateway) -> Result<()> {
+    pub(crate) fn upload_again(&self, gateway: &Gateway) -> Result<()> {
         gateway.put(slice::from_ref(&self.uploaded_again), OBJECT_BYTES)
     }
 }

@@ -45,9 +45,17 @@ pub const PEERS: Environment = Environment {
     module: "boto3",
 };
 
+/// What the example backend stands on, and what tries it.
+pub const EXAMPLE: Environment = Environment {
+    folder: "fastapi-example",
+    name: "What the FastAPI example needs",
+    requirements: "clients/python/examples/fastapi/requirements-dev.txt",
+    module: "fastapi",
+};
+
 impl Environment {
     /// All that the tests need.
-    pub(super) const ALL: [Self; 2] = [SCHEMATHESIS, CLIENT];
+    pub(super) const ALL: [Self; 3] = [SCHEMATHESIS, CLIENT, EXAMPLE];
 
     /// The Python that has it.
     pub fn python(&self, project: &Project) -> PathBuf {

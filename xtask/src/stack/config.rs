@@ -17,6 +17,9 @@ use crate::project::{Project, Worker};
 pub const PROJECT_TEMPLATES: [&str; 5] =
     ["proj_{id}/", "proj_{id}_", "proj_proj_{id}/", "proj_proj_{id}_", "projects/{id}/"];
 
+/// Where a stack answers the S3 protocol, after [`Configs::serve_s3`].
+pub const S3_PATH: &str = "/cdn-cgi/local/r2/s3";
+
 /// One wrangler configuration for each Worker of a stack.
 #[derive(Debug, Clone)]
 pub struct Configs {
@@ -56,6 +59,30 @@ impl Configs {
         let consumers = self.consumer.get_mut("queues")?.get_mut("consumers")?.as_array_mut()?;
         let mut tables = consumers.iter_mut().filter_map(Value::as_table_mut);
         tables.find(|table| table.get("queue").and_then(Value::as_str) == Some(queue))
+    }
+
+    /// Lets the bucket be reached by the S3 protocol, too: under [`S3_PATH`], with these credentials and no others.
+    ///
+    /// # Errors
+    /// When no bucket is configured.
+    pub fn serve_s3(&mut self, access_key_id: &str, secret_access_key: &str) -> Result<()> {
+        let buckets = self.gateway.get_mut("r2_buckets").and_then(Value::as_array_mut);
+        let bucket = buckets.and_then(|buckets| buckets.first_mut()?.as_table_mut());
+        let credentials = Table::from_iter([
+            ("accessKeyId".to_owned(), access_key_id.into()),
+            ("secretAccessKey".to_owned(), secret_access_key.into()),
+        ]);
+        let local = Table::from_iter([("experimental_s3_credentials".to_owned(), credentials.into())]);
+        bucket.context("the gateway has no bucket")?.insert("local_dev".to_owned(), local.into());
+        Ok(())
+    }
+
+    /// The name of the bucket that is deleted from.
+    ///
+    /// # Errors
+    /// When no bucket is configured.
+    pub fn bucket(&self) -> Result<&str> {
+        text(first(&self.consumer, "r2_buckets")?, "bucket_name")
     }
 
     /// Gives the Workers the secrets that they are deployed with, in the files that wrangler reads secrets from: a variable
@@ -202,6 +229,19 @@ mod tests {
         let configs = Configs::derive(&Project::locate().unwrap()).unwrap();
         let templates = configs.producer["vars"]["PROJECT_TEMPLATES"].as_array().unwrap();
         assert!(templates.iter().all(|template| template.as_str().unwrap().contains("{id}")));
+    }
+
+    #[test]
+    fn the_bucket_is_reached_by_s3_where_that_was_asked_for() {
+        let mut configs = Configs::derive(&Project::locate().unwrap()).unwrap();
+        let local = |configs: &Configs| {
+            first(&configs.gateway, "r2_buckets").unwrap().get("local_dev").map(ToString::to_string)
+        };
+        assert_eq!(local(&configs), None);
+        configs.serve_s3("id", "secret").unwrap();
+        let expected =
+            r#"{ experimental_s3_credentials = { accessKeyId = "id", secretAccessKey = "secret" } }"#;
+        assert_eq!(local(&configs).as_deref(), Some(expected));
     }
 
     #[test]

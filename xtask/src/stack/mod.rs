@@ -25,7 +25,7 @@ pub use self::{
         Api, Counts, Deletion, Failure, FailurePage, Plan, Skip, SkippedPage, UnreadableMessage,
         UnreadablePage, Verification,
     },
-    config::{Configs, PROJECT_TEMPLATES},
+    config::{Configs, PROJECT_TEMPLATES, S3_PATH},
     gateway::{Gateway, Message, Object},
     http::Answer,
 };

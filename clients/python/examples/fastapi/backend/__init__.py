@@ -1,0 +1,1 @@
+"""A backend that tracks where a project's files are, and deletes a project with all of them."""
