@@ -51,6 +51,8 @@ const PAIRS: [f64; 4] = [1.0, 4.0, 16.0, 64.0];
 /// What no document says. Each is a guess to be replaced by a measurement on the platform.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Assumptions {
+    /// Invocations at once: the platform decides, up to [`INVOCATIONS`].
+    pub(super) invocations: u32,
     /// Bytes of a key.
     pub(super) key_bytes: f64,
     /// Seconds that R2 takes for a delete of 1,000 keys.
@@ -61,7 +63,8 @@ pub(super) struct Assumptions {
 
 impl Assumptions {
     /// Those that the tables are made with.
-    pub(super) const USUAL: Self = Self { key_bytes: 60.0, delete_seconds: 1.0, transaction_seconds: 0.005 };
+    pub(super) const USUAL: Self =
+        Self { invocations: INVOCATIONS, key_bytes: 60.0, delete_seconds: 1.0, transaction_seconds: 0.005 };
 }
 
 /// What a part of the system can do at most, in keys a second.
@@ -118,7 +121,7 @@ fn bounds(of: Assumptions) -> [Bound; 3] {
         Bound {
             what: "consumer",
             formula: "N × c × K ÷ (L + 2q)",
-            keys_per_second: f64::from(INVOCATIONS) * keys_per_batch(of) / batch_seconds,
+            keys_per_second: f64::from(of.invocations) * keys_per_batch(of) / batch_seconds,
         },
         Bound {
             what: "ledger",
@@ -153,6 +156,7 @@ pub(super) fn tables(of: Assumptions) -> Vec<(&'static str, String)> {
         ("Assumptions", assumptions(of)),
         ("What one pair can do", one_pair(of)),
         ("What follows for three sizes", sizes(of)),
+        ("A small deletion behind a large one", behind(of)),
         ("Which assumption matters", sensitivity()),
     ]
 }
@@ -169,7 +173,7 @@ fn assumptions(of: Assumptions) -> String {
          | L | a delete of K keys, assumed | {} s |\n\
          | q | a transaction of the ledger, assumed | {} ms |\n\
          | r | transactions of a request of 100,000 keys | {} |",
-        figure(f64::from(INVOCATIONS)),
+        of.invocations,
         of.delete_seconds,
         of.transaction_seconds * 1e3,
         figure((ledger_seconds_per_key(of) / of.transaction_seconds - 2.0 / keys_per_batch(of)) * 1e5),
@@ -215,6 +219,20 @@ fn sizes(of: Assumptions) -> String {
         );
         for pairs in PAIRS {
             let _ = write!(table, " | {}", duration(keys / (pairs * slowest(of).keys_per_second)));
+        }
+        table.push_str(" |");
+    }
+    table
+}
+
+/// How long a message waits until what was sent before it is taken, as long as the platform gives so many invocations.
+fn behind(of: Assumptions) -> String {
+    let mut table = "| keys before it | 1 invocation | 10 | 250 |\n|---|--:|--:|--:|".to_owned();
+    for (name, keys) in [("1 million", 1e6), ("10 million", 1e7), ("100 million", 1e8)] {
+        let _ = write!(table, "\n| {name}");
+        for invocations in [1, 10, INVOCATIONS] {
+            let wait = keys / slowest(Assumptions { invocations, ..of }).keys_per_second;
+            let _ = write!(table, " | {}", duration(wait));
         }
         table.push_str(" |");
     }
@@ -285,12 +303,15 @@ mod tests {
 
     #[test]
     fn the_formula_agrees_with_a_simulation_of_every_batch() {
-        for delete_seconds in [0.1, 0.3, 1.0, 5.0] {
+        for (delete_seconds, invocations) in
+            [(0.1, 250), (0.3, 250), (1.0, 250), (5.0, 250), (1.0, 10), (1.0, 1)]
+        {
             for transaction_seconds in [0.0001, 0.001, 0.005, 0.02] {
-                let of = Assumptions { delete_seconds, transaction_seconds, ..Assumptions::USUAL };
+                let of =
+                    Assumptions { invocations, delete_seconds, transaction_seconds, ..Assumptions::USUAL };
                 // Long enough for the beginning and the end not to count.
                 let batches = 20_000;
-                let seconds = simulation::seconds(batches, INVOCATIONS, of);
+                let seconds = simulation::seconds(batches, of);
                 let simulated = f64::from(batches) * keys_per_batch(of) / seconds;
                 let [_, consumer, _] = bounds(of);
                 let ledger = keys_per_batch(of) / (2.0 * transaction_seconds);
