@@ -36,6 +36,18 @@ const KEY_OVERHEAD_BYTES: f64 = 3.0;
 /// What a chunk's row takes, its key and digest included.
 const CHUNK_ROW_BYTES: f64 = 250.0;
 
+/// Seconds for which an invocation looks before it deletes what it has found old (`LOOK_MS` in consumer/src/look.rs).
+const LOOK_TURN_SECONDS: f64 = 1.0;
+
+/// Looks that one invocation has the calls for (`R2_CALLS_MAX` in consumer/src/allowance.rs).
+const LOOKS_OF_AN_INVOCATION: f64 = 950.0;
+
+/// Seconds after the request from which on the fence `auto` looks (`PROMPT_MS` in protocol/src/fence.rs).
+const PROMPT_SECONDS: f64 = 60.0;
+
+/// Dollars for a million looks, which are class B operations. docs: r2/pricing.
+const MILLION_LOOKS_DOLLARS: f64 = 0.36;
+
 /// A row of the outbox holds so many bytes of messages.
 const OUTBOX_ROW_BYTES: f64 = 1e6;
 
@@ -57,14 +69,21 @@ pub(super) struct Assumptions {
     pub(super) key_bytes: f64,
     /// Seconds that R2 takes for a delete of 1,000 keys.
     pub(super) delete_seconds: f64,
+    /// Seconds that R2 takes to say when an object was uploaded.
+    pub(super) look_seconds: f64,
     /// Seconds that the ledger takes for a transaction, during which it does nothing else.
     pub(super) transaction_seconds: f64,
 }
 
 impl Assumptions {
     /// Those that the tables are made with.
-    pub(super) const USUAL: Self =
-        Self { invocations: INVOCATIONS, key_bytes: 60.0, delete_seconds: 1.0, transaction_seconds: 0.005 };
+    pub(super) const USUAL: Self = Self {
+        invocations: INVOCATIONS,
+        key_bytes: 60.0,
+        delete_seconds: 1.0,
+        look_seconds: 0.03,
+        transaction_seconds: 0.005,
+    };
 }
 
 /// What a part of the system can do at most, in keys a second.
@@ -142,6 +161,26 @@ fn slowest(of: Assumptions) -> Bound {
     )
 }
 
+/// Keys a second where the fence looks at each: the connections of an invocation look side by side for a second, then delete.
+fn keys_per_second_looked_at(of: Assumptions) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "limits are small")]
+    let lanes = CONNECTIONS_MAX as f64;
+    let turns = LOOKS_OF_AN_INVOCATION * of.look_seconds / lanes / LOOK_TURN_SECONDS;
+    let seconds = turns * (LOOK_TURN_SECONDS + of.delete_seconds) + 2.0 * of.transaction_seconds;
+    let looked_at = f64::from(of.invocations) * LOOKS_OF_AN_INVOCATION / seconds;
+    looked_at.min(slowest(of).keys_per_second)
+}
+
+/// How long `keys` take with the fence `auto`, and how many of them are looked at, as deletions that follow each other: what is
+/// not done a minute after the request of its deletion is looked at.
+fn with_auto(keys: f64, of: Assumptions) -> (f64, f64) {
+    let deletions = (keys / deletion_keys()).ceil();
+    let prompt = (keys / deletions).min(PROMPT_SECONDS * slowest(of).keys_per_second);
+    let late = keys / deletions - prompt;
+    let seconds = prompt / slowest(of).keys_per_second + late / keys_per_second_looked_at(of);
+    (deletions * seconds, deletions * late)
+}
+
 /// Keys that one pair can have under way: until the last key of a deletion is decided, the ledger keeps its messages, and the queue
 /// those that are not delivered.
 fn keys_under_way(of: Assumptions) -> (f64, f64) {
@@ -156,6 +195,7 @@ pub(super) fn tables(of: Assumptions) -> Vec<(&'static str, String)> {
         ("Assumptions", assumptions(of)),
         ("What one pair can do", one_pair(of)),
         ("What follows for three sizes", sizes(of)),
+        ("What the fence costs", with_fence(of)),
         ("A small deletion behind a large one", behind(of)),
         ("Which assumption matters", sensitivity()),
     ]
@@ -171,10 +211,12 @@ fn assumptions(of: Assumptions) -> String {
          | K | keys of a message, at {key_bytes} bytes each | {keys} |\n\
          | cK | keys of a batch | {per_batch} |\n\
          | L | a delete of K keys, assumed | {} s |\n\
+         | h | a look at an object, assumed | {} ms |\n\
          | q | a transaction of the ledger, assumed | {} ms |\n\
          | r | transactions of a request of 100,000 keys | {} |",
         of.invocations,
         of.delete_seconds,
+        of.look_seconds * 1e3,
         of.transaction_seconds * 1e3,
         figure((ledger_seconds_per_key(of) / of.transaction_seconds - 2.0 / keys_per_batch(of)) * 1e5),
     )
@@ -225,6 +267,28 @@ fn sizes(of: Assumptions) -> String {
     table
 }
 
+fn with_fence(of: Assumptions) -> String {
+    let mut table = format!(
+        "| keys | `off` | `auto` | `always` | looks of `auto` | for $ |\n|---|--:|--:|--:|--:|--:|\n\
+         | keys/s of one pair | {} | | {} | | |",
+        rounded(slowest(of).keys_per_second),
+        rounded(keys_per_second_looked_at(of))
+    );
+    for (name, keys) in SIZES {
+        let (auto, looks) = with_auto(keys, of);
+        let (off, always) = (keys / slowest(of).keys_per_second, keys / keys_per_second_looked_at(of));
+        let [off, auto, always] = [off, auto, always].map(duration);
+        let dollars = looks / 1e6 * MILLION_LOOKS_DOLLARS;
+        let _ = write!(
+            table,
+            "\n| {name} | {off} | {auto} | {always} | {} | {} |",
+            rounded(looks),
+            rounded(dollars)
+        );
+    }
+    table
+}
+
 /// How long a message waits until what was sent before it is taken, as long as the platform gives so many invocations.
 fn behind(of: Assumptions) -> String {
     let mut table = "| keys before it | 1 invocation | 10 | 250 |\n|---|--:|--:|--:|".to_owned();
@@ -261,6 +325,9 @@ fn sensitivity() -> String {
 
 /// Two digits are as many as the assumptions are worth.
 fn rounded(value: f64) -> String {
+    if value < 1.0 {
+        return "0".to_owned();
+    }
     let unit = 10_f64.powf(value.log10().floor() - 1.0).max(1.0);
     grouped(&format!("{:.0}", (value / unit).round() * unit))
 }
@@ -291,6 +358,15 @@ mod tests {
     fn long_keys_make_messages_of_fewer_keys() {
         let of = |key_bytes| keys_per_message(Assumptions { key_bytes, ..Assumptions::USUAL });
         assert_eq!([60.0, 120.0, 1024.0].map(|bytes| figure(of(bytes))), ["1,000", "1,000", "124"]);
+    }
+
+    #[test]
+    fn a_deletion_that_is_over_within_a_minute_is_not_looked_at() {
+        let of = Assumptions::USUAL;
+        let within = PROMPT_SECONDS * slowest(of).keys_per_second;
+        let (seconds, looks) = with_auto(within, of);
+        assert!((seconds - PROMPT_SECONDS).abs() < 1e-6 && looks < 1.0, "{seconds} s, {looks} looks");
+        assert!(with_auto(2.0 * within, of).0 > 3.0 * PROMPT_SECONDS);
     }
 
     #[test]
