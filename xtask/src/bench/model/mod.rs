@@ -385,7 +385,7 @@ mod tests {
             for transaction_seconds in [0.0001, 0.001, 0.005, 0.02] {
                 let of =
                     Assumptions { invocations, delete_seconds, transaction_seconds, ..Assumptions::USUAL };
-                // Long enough for the beginning and the end not to count.
+                // Long enough for the beginning and the end not to count; what is drawn is off by a hundredth at most.
                 let batches = 20_000;
                 let seconds = simulation::seconds(batches, of);
                 let simulated = f64::from(batches) * keys_per_batch(of) / seconds;
@@ -393,7 +393,7 @@ mod tests {
                 let ledger = keys_per_batch(of) / (2.0 * transaction_seconds);
                 let formula = consumer.keys_per_second.min(ledger);
                 assert!(
-                    (0.9..=1.001).contains(&(simulated / formula)),
+                    (0.9..=1.01).contains(&(simulated / formula)),
                     "L {delete_seconds}, q {transaction_seconds}: {simulated} simulated, {formula} on paper"
                 );
             }
