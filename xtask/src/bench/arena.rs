@@ -25,7 +25,7 @@ const REQUEST_KEYS_MAX: usize = 100_000;
 const LOOK: Duration = Duration::from_millis(10);
 
 /// How long one turn may take.
-const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE: Duration = Duration::from_mins(30);
 
 /// What the bucket's S3 endpoint accepts.
 pub(super) const S3_ACCESS_KEY_ID: &str = "bench";
@@ -189,9 +189,17 @@ impl Arena {
     /// # Errors
     /// When it does not.
     pub(super) fn delete_by_pair(&self, keys: &[String]) -> Result<Duration> {
+        self.delete_with_fence("auto", keys)
+    }
+
+    /// The same with another fence than there is by itself.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn delete_with_fence(&self, fence: &str, keys: &[String]) -> Result<Duration> {
         let api = self.api();
         let watch = Stopwatch::start();
-        let accepted = request(&api, keys)?;
+        let accepted = request(&api, fence, keys)?;
         wait_for_end(&api, &accepted, keys.len())?;
         Ok(watch.elapsed())
     }
@@ -201,11 +209,11 @@ impl Arena {
 ///
 /// # Errors
 /// When it is refused.
-pub(super) fn request(api: &Api, keys: &[String]) -> Result<Deletion> {
+pub(super) fn request(api: &Api, fence: &str, keys: &[String]) -> Result<Deletion> {
     if keys.len() <= REQUEST_KEYS_MAX {
-        return api.delete(keys);
+        return api.request(&json!({ "objectKeys": keys, "fence": fence }));
     }
-    let accepted = api.request(&json!({ "in_parts": true }))?;
+    let accepted = api.request(&json!({ "in_parts": true, "fence": fence }))?;
     let of_json = [("content-type", "application/json")];
     let path = format!("/v1/deletions/{}", accepted.id);
     let mut parts = 0;

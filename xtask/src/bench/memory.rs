@@ -74,7 +74,7 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
         let case = format!("{} at once, {} of {megabytes:.1} MB", load.at_once, load.media_type);
         let row = Row::new("producer", [mb(found.together())]);
         let promised = Target::value(mb(load.bytes_max)).binding();
-        comparisons.push(Comparison::of_portable("memory", case, "MB", vec![row]).promising([promised]));
+        comparisons.push(Comparison::of_memory("memory", case, vec![row]).promising([promised]));
     }
     Ok(comparisons)
 }

@@ -147,6 +147,11 @@ impl Comparison {
         Self::new(bench, case, "ms", false, rows)
     }
 
+    /// A comparison of memory, in MB, which depends on when garbage was collected.
+    pub(super) fn of_memory(bench: &str, case: impl Into<String>, rows: Vec<Row>) -> Self {
+        Self::new(bench, case, "MB", false, rows)
+    }
+
     /// A comparison of what is the same on every machine.
     pub(super) fn of_portable(bench: &str, case: impl Into<String>, unit: &str, rows: Vec<Row>) -> Self {
         Self::new(bench, case, unit, true, rows)

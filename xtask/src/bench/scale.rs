@@ -1,5 +1,7 @@
 //! `cargo xtask bench scale`: that time grows with the keys and no faster, that memory does not grow, and how long a small deletion
 //! takes beside a large one.
+//!
+//! All that without the fence, which `auto` puts up a minute after the request: what it costs is measured by itself.
 
 use std::{
     cell::Cell,
@@ -50,6 +52,7 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     }
     let largest = if setting.full { FULL_SIZE } else { SIZES.into_iter().max().unwrap_or(REFERENCE) };
     comparisons.extend(Arena::within_inspected(|arena| memory(arena, &[REFERENCE, largest]))?);
+    comparisons.push(Arena::within(|arena| fence(arena, setting.rounds(3)))?);
     comparisons.push(Arena::within(|arena| beside(arena, largest))?);
     Ok(comparisons)
 }
@@ -69,7 +72,7 @@ fn time(arena: &Arena, sizes: &[usize], rounds: usize) -> Result<Comparison> {
                 turns.set(turns.get() + 1);
                 let keys = arena::keys(&format!("scale/{}/", turns.get()), count);
                 arena.fill(&keys)?;
-                let time = arena.delete_by_pair(&keys)?;
+                let time = arena.delete_with_fence("off", &keys)?;
                 arena.settle()?;
                 #[expect(clippy::cast_precision_loss, reason = "a million is no loss")]
                 Ok(time.as_secs_f64() * PER_KEYS / count as f64)
@@ -80,6 +83,25 @@ fn time(arena: &Arena, sizes: &[usize], rounds: usize) -> Result<Comparison> {
     drop(contestants);
     let comparison = Comparison::of_seconds("scale", "request to gone, for each 10,000 keys of", rows);
     Ok(comparison.promising([Target::ratio(keys_of(REFERENCE), GROWTH_MAX)]))
+}
+
+/// What it costs that every object is looked at first.
+fn fence(arena: &Arena, rounds: usize) -> Result<Comparison> {
+    let turns = Cell::new(0_u32);
+    let mut contestants = ["always", "off"].map(|fence| {
+        let turns = &turns;
+        Contestant::new(format!("fence {fence}"), move || {
+            turns.set(turns.get() + 1);
+            let keys = arena::keys(&format!("scale/fence/{}/", turns.get()), REFERENCE);
+            arena.fill(&keys)?;
+            let time = arena.delete_with_fence(fence, &keys)?;
+            arena.settle()?;
+            Ok(time.as_secs_f64())
+        })
+    });
+    let rows = take_turns(1, rounds, &mut contestants)?;
+    drop(contestants);
+    Ok(Comparison::of_seconds("scale", format!("request to gone of {}", keys_of(REFERENCE)), rows))
 }
 
 /// The most that the isolate of each Worker takes, the last of `sizes` against the first.
@@ -107,7 +129,7 @@ fn memory(arena: &Arena, sizes: &[usize; 2]) -> Result<Vec<Comparison>> {
                     })
                 })
                 .collect();
-            let deleted = arena.delete_by_pair(&keys);
+            let deleted = arena.delete_with_fence("off", &keys);
             over.store(true, Ordering::Relaxed);
             for (watcher, found) in watchers.into_iter().zip(&mut found) {
                 found.push(mb(watcher.join().unwrap_or_else(|_| bail!("a watcher panicked"))?));
@@ -118,7 +140,7 @@ fn memory(arena: &Arena, sizes: &[usize; 2]) -> Result<Vec<Comparison>> {
     let comparisons = names.iter().zip(found).map(|(name, found)| {
         let rows = sizes.iter().zip(found).rev().map(|(&count, found)| Row::new(keys_of(count), [found]));
         let case = format!("memory of {name}");
-        let comparison = Comparison::of_portable("scale", case, "MB", rows.collect());
+        let comparison = Comparison::of_memory("scale", case, rows.collect());
         comparison.promising([Target::value(MEMORY_MAX)])
     });
     let mut comparisons: Vec<_> = comparisons.collect();
@@ -142,7 +164,7 @@ fn beside(arena: &Arena, large: usize) -> Result<Comparison> {
     let idle: Vec<f64> = idle.iter().map(seconds).collect::<Result<_>>()?;
 
     let watch = Stopwatch::start();
-    let accepted = arena::request(&arena.api(), &keys)?;
+    let accepted = arena::request(&arena.api(), "off", &keys)?;
     // All at once, as by so many callers: one after the other they would find it over.
     let busy: Vec<f64> = thread::scope(|scope| {
         let callers: Vec<_> = busy.iter().map(|keys| scope.spawn(move || seconds(keys))).collect();

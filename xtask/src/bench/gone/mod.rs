@@ -36,7 +36,7 @@ const SLOW_KEYS_MAX: usize = 1_000;
 const SLOWISH_KEYS_MAX: usize = 10_000;
 
 /// A number of keys, how often everybody takes a turn, and whether only `--full` measures it, because filling the bucket takes long.
-const SIZES: [(usize, usize, bool); 3] = [(1_000, 5, false), (10_000, 3, false), (100_000, 3, true)];
+const SIZES: [(usize, usize, bool); 3] = [(1_000, 5, false), (10_000, 5, false), (100_000, 3, true)];
 
 /// Measures it.
 pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {

@@ -36,6 +36,18 @@ const KEY_OVERHEAD_BYTES: f64 = 3.0;
 /// What a chunk's row takes, its key and digest included.
 const CHUNK_ROW_BYTES: f64 = 250.0;
 
+/// Seconds for which an invocation looks before it deletes what it has found old (`LOOK_MS` in consumer/src/look.rs).
+const LOOK_TURN_SECONDS: f64 = 1.0;
+
+/// Looks that one invocation has the calls for (`R2_CALLS_MAX` in consumer/src/allowance.rs).
+const LOOKS_OF_AN_INVOCATION: f64 = 950.0;
+
+/// Seconds after the request from which on the fence `auto` looks (`PROMPT_MS` in protocol/src/fence.rs).
+const PROMPT_SECONDS: f64 = 60.0;
+
+/// Dollars for a million looks, which are class B operations. docs: r2/pricing.
+const MILLION_LOOKS_DOLLARS: f64 = 0.36;
+
 /// A row of the outbox holds so many bytes of messages.
 const OUTBOX_ROW_BYTES: f64 = 1e6;
 
@@ -51,17 +63,27 @@ const PAIRS: [f64; 4] = [1.0, 4.0, 16.0, 64.0];
 /// What no document says. Each is a guess to be replaced by a measurement on the platform.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Assumptions {
+    /// Invocations at once: the platform decides, up to [`INVOCATIONS`].
+    pub(super) invocations: u32,
     /// Bytes of a key.
     pub(super) key_bytes: f64,
     /// Seconds that R2 takes for a delete of 1,000 keys.
     pub(super) delete_seconds: f64,
+    /// Seconds that R2 takes to say when an object was uploaded.
+    pub(super) look_seconds: f64,
     /// Seconds that the ledger takes for a transaction, during which it does nothing else.
     pub(super) transaction_seconds: f64,
 }
 
 impl Assumptions {
     /// Those that the tables are made with.
-    pub(super) const USUAL: Self = Self { key_bytes: 60.0, delete_seconds: 1.0, transaction_seconds: 0.005 };
+    pub(super) const USUAL: Self = Self {
+        invocations: INVOCATIONS,
+        key_bytes: 60.0,
+        delete_seconds: 1.0,
+        look_seconds: 0.03,
+        transaction_seconds: 0.005,
+    };
 }
 
 /// What a part of the system can do at most, in keys a second.
@@ -118,7 +140,7 @@ fn bounds(of: Assumptions) -> [Bound; 3] {
         Bound {
             what: "consumer",
             formula: "N × c × K ÷ (L + 2q)",
-            keys_per_second: f64::from(INVOCATIONS) * keys_per_batch(of) / batch_seconds,
+            keys_per_second: f64::from(of.invocations) * keys_per_batch(of) / batch_seconds,
         },
         Bound {
             what: "ledger",
@@ -139,6 +161,26 @@ fn slowest(of: Assumptions) -> Bound {
     )
 }
 
+/// Keys a second where the fence looks at each: the connections of an invocation look side by side for a second, then delete.
+fn keys_per_second_looked_at(of: Assumptions) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "limits are small")]
+    let lanes = CONNECTIONS_MAX as f64;
+    let turns = LOOKS_OF_AN_INVOCATION * of.look_seconds / lanes / LOOK_TURN_SECONDS;
+    let seconds = turns * (LOOK_TURN_SECONDS + of.delete_seconds) + 2.0 * of.transaction_seconds;
+    let looked_at = f64::from(of.invocations) * LOOKS_OF_AN_INVOCATION / seconds;
+    looked_at.min(slowest(of).keys_per_second)
+}
+
+/// How long `keys` take with the fence `auto`, and how many of them are looked at, as deletions that follow each other: what is
+/// not done a minute after the request of its deletion is looked at.
+fn with_auto(keys: f64, of: Assumptions) -> (f64, f64) {
+    let deletions = (keys / deletion_keys()).ceil();
+    let prompt = (keys / deletions).min(PROMPT_SECONDS * slowest(of).keys_per_second);
+    let late = keys / deletions - prompt;
+    let seconds = prompt / slowest(of).keys_per_second + late / keys_per_second_looked_at(of);
+    (deletions * seconds, deletions * late)
+}
+
 /// Keys that one pair can have under way: until the last key of a deletion is decided, the ledger keeps its messages, and the queue
 /// those that are not delivered.
 fn keys_under_way(of: Assumptions) -> (f64, f64) {
@@ -153,6 +195,8 @@ pub(super) fn tables(of: Assumptions) -> Vec<(&'static str, String)> {
         ("Assumptions", assumptions(of)),
         ("What one pair can do", one_pair(of)),
         ("What follows for three sizes", sizes(of)),
+        ("What the fence costs", with_fence(of)),
+        ("A small deletion behind a large one", behind(of)),
         ("Which assumption matters", sensitivity()),
     ]
 }
@@ -167,10 +211,12 @@ fn assumptions(of: Assumptions) -> String {
          | K | keys of a message, at {key_bytes} bytes each | {keys} |\n\
          | cK | keys of a batch | {per_batch} |\n\
          | L | a delete of K keys, assumed | {} s |\n\
+         | h | a look at an object, assumed | {} ms |\n\
          | q | a transaction of the ledger, assumed | {} ms |\n\
          | r | transactions of a request of 100,000 keys | {} |",
-        figure(f64::from(INVOCATIONS)),
+        of.invocations,
         of.delete_seconds,
+        of.look_seconds * 1e3,
         of.transaction_seconds * 1e3,
         figure((ledger_seconds_per_key(of) / of.transaction_seconds - 2.0 / keys_per_batch(of)) * 1e5),
     )
@@ -221,6 +267,42 @@ fn sizes(of: Assumptions) -> String {
     table
 }
 
+fn with_fence(of: Assumptions) -> String {
+    let mut table = format!(
+        "| keys | `off` | `auto` | `always` | looks of `auto` | for $ |\n|---|--:|--:|--:|--:|--:|\n\
+         | keys/s of one pair | {} | | {} | | |",
+        rounded(slowest(of).keys_per_second),
+        rounded(keys_per_second_looked_at(of))
+    );
+    for (name, keys) in SIZES {
+        let (auto, looks) = with_auto(keys, of);
+        let (off, always) = (keys / slowest(of).keys_per_second, keys / keys_per_second_looked_at(of));
+        let [off, auto, always] = [off, auto, always].map(duration);
+        let dollars = looks / 1e6 * MILLION_LOOKS_DOLLARS;
+        let _ = write!(
+            table,
+            "\n| {name} | {off} | {auto} | {always} | {} | {} |",
+            rounded(looks),
+            rounded(dollars)
+        );
+    }
+    table
+}
+
+/// How long a message waits until what was sent before it is taken, as long as the platform gives so many invocations.
+fn behind(of: Assumptions) -> String {
+    let mut table = "| keys before it | 1 invocation | 10 | 250 |\n|---|--:|--:|--:|".to_owned();
+    for (name, keys) in [("1 million", 1e6), ("10 million", 1e7), ("100 million", 1e8)] {
+        let _ = write!(table, "\n| {name}");
+        for invocations in [1, 10, INVOCATIONS] {
+            let wait = keys / slowest(Assumptions { invocations, ..of }).keys_per_second;
+            let _ = write!(table, " | {}", duration(wait));
+        }
+        table.push_str(" |");
+    }
+    table
+}
+
 fn sensitivity() -> String {
     let mut table =
         "| L | q | saturates first | keys/s of one pair | 1 billion keys |\n|--:|--:|---|--:|--:|".to_owned();
@@ -243,6 +325,9 @@ fn sensitivity() -> String {
 
 /// Two digits are as many as the assumptions are worth.
 fn rounded(value: f64) -> String {
+    if value < 1.0 {
+        return "0".to_owned();
+    }
     let unit = 10_f64.powf(value.log10().floor() - 1.0).max(1.0);
     grouped(&format!("{:.0}", (value / unit).round() * unit))
 }
@@ -276,6 +361,15 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_that_is_over_within_a_minute_is_not_looked_at() {
+        let of = Assumptions::USUAL;
+        let within = PROMPT_SECONDS * slowest(of).keys_per_second;
+        let (seconds, looks) = with_auto(within, of);
+        assert!((seconds - PROMPT_SECONDS).abs() < 1e-6 && looks < 1.0, "{seconds} s, {looks} looks");
+        assert!(with_auto(2.0 * within, of).0 > 3.0 * PROMPT_SECONDS);
+    }
+
+    #[test]
     fn a_quicker_ledger_helps_until_the_consumer_is_the_slowest() {
         let of = |transaction_seconds| slowest(Assumptions { transaction_seconds, ..Assumptions::USUAL });
         assert_eq!(of(0.01).what, "ledger");
@@ -285,18 +379,21 @@ mod tests {
 
     #[test]
     fn the_formula_agrees_with_a_simulation_of_every_batch() {
-        for delete_seconds in [0.1, 0.3, 1.0, 5.0] {
+        for (delete_seconds, invocations) in
+            [(0.1, 250), (0.3, 250), (1.0, 250), (5.0, 250), (1.0, 10), (1.0, 1)]
+        {
             for transaction_seconds in [0.0001, 0.001, 0.005, 0.02] {
-                let of = Assumptions { delete_seconds, transaction_seconds, ..Assumptions::USUAL };
-                // Long enough for the beginning and the end not to count.
+                let of =
+                    Assumptions { invocations, delete_seconds, transaction_seconds, ..Assumptions::USUAL };
+                // Long enough for the beginning and the end not to count; what is drawn is off by a hundredth at most.
                 let batches = 20_000;
-                let seconds = simulation::seconds(batches, INVOCATIONS, of);
+                let seconds = simulation::seconds(batches, of);
                 let simulated = f64::from(batches) * keys_per_batch(of) / seconds;
                 let [_, consumer, _] = bounds(of);
                 let ledger = keys_per_batch(of) / (2.0 * transaction_seconds);
                 let formula = consumer.keys_per_second.min(ledger);
                 assert!(
-                    (0.9..=1.001).contains(&(simulated / formula)),
+                    (0.9..=1.01).contains(&(simulated / formula)),
                     "L {delete_seconds}, q {transaction_seconds}: {simulated} simulated, {formula} on paper"
                 );
             }

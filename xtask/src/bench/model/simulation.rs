@@ -18,9 +18,9 @@ enum Event {
     LedgerFree,
 }
 
-/// How long `invocations` take for `batches`, which are all in the queue at the beginning. The ledger does one transaction after
+/// How long all invocations take for `batches`, which are all in the queue at the beginning. The ledger does one transaction after
 /// the other, whoever comes first; deletes take their time side by side, and it varies by a tenth, so that nobody marches in step.
-pub(super) fn seconds(batches: u32, invocations: u32, of: Assumptions) -> f64 {
+pub(super) fn seconds(batches: u32, of: Assumptions) -> f64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -31,7 +31,7 @@ pub(super) fn seconds(batches: u32, invocations: u32, of: Assumptions) -> f64 {
     let mut left = batches;
     let mut line: VecDeque<Event> = VecDeque::new();
     let mut events: BinaryHeap<Reverse<(u64, Event)>> = BinaryHeap::new();
-    for _ in 0..invocations {
+    for _ in 0..of.invocations {
         if left > 0 {
             left -= 1;
             events.push(Reverse((0, Event::Claim)));
