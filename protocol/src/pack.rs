@@ -241,8 +241,8 @@ mod tests {
         assert!(!packer.is_empty());
         let shown = format!("{packer:?}");
         assert!(shown.contains("chunk: 7") && !shown.contains("alice"), "{shown}");
-        let packed = packer.finish().unwrap();
-        assert_eq!(ChunkMessage::from_json(&packed.body).unwrap().fence, Fence::Off);
+        let message = packer.finish().unwrap();
+        assert_eq!(ChunkMessage::from_json(&message.body).unwrap().fence, Fence::Off);
         assert!(packer.is_empty());
     }
 
