@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, checks, demo, dev, output, project::Worker, setup::Toolbox, workers};
+use crate::{bench, checks, demo, dev, mutants, output, project::Worker, setup::Toolbox, workers};
 
 /// The developer's tasks of r2-deletion-queue
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Task {
     Dev(dev::Options),
     /// Check, build and try everything, as CI does
     Test,
+    /// Change the code, one place at a time, and fail where no test notices: hours for all of it
+    Mutants(mutants::Options),
     /// Measure something, and fail where it is over what was promised
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -67,6 +69,7 @@ impl Task {
             Self::Demo(options) => demo::run(&Toolbox::ensure()?, &options),
             Self::Dev(options) => dev::run(&Toolbox::ensure()?, &options),
             Self::Test => checks::run(),
+            Self::Mutants(options) => mutants::run(&options),
             Self::Bench(bench) => bench::run(&Toolbox::ensure()?, &bench),
         }
     }

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod demo;
 pub mod dev;
 mod interrupt;
+pub mod mutants;
 pub mod output;
 pub mod project;
 mod run;
