@@ -202,6 +202,35 @@ mod tests {
     }
 
     #[test]
+    fn counts_are_added_one_by_one() {
+        let counts = Counts { total: 63, pending: 1, deleted: 2, skipped: 4, failed: 8, cancelled: 48 };
+        let twice = Counts { total: 126, pending: 2, deleted: 4, skipped: 8, failed: 16, cancelled: 96 };
+        assert_eq!(counts.plus(counts), twice);
+        assert_eq!(counts.plus(Counts::default()), counts);
+        let ones = Counts { total: 1, pending: 1, deleted: 1, skipped: 1, failed: 1, cancelled: 1 };
+        let more = Counts { total: 64, pending: 2, deleted: 3, skipped: 5, failed: 9, cancelled: 49 };
+        assert_eq!(counts.plus(ones), more);
+    }
+
+    #[test]
+    fn failures_are_kept_for_a_month_and_everything_else_for_a_week() {
+        for state in State::ALL {
+            let days = if state == State::Failed { 30 } else { 7 };
+            assert_eq!(state.retention_millis(), days * 24 * 60 * 60 * 1_000, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_still_takes_parts_or_was_only_planned_says_so() {
+        let done = Counts::derive(3, 3, 0, 0, false);
+        let state = |progress| State::derive(&done, progress);
+        let begun = Progress { begun: true, ..Progress::default() };
+        assert_eq!(state(Progress { accepting: true, ..begun }), State::Accepting);
+        assert_eq!(state(Progress { dry_run: true, ..begun }), State::Planned);
+        assert_eq!(state(begun), State::Succeeded);
+    }
+
+    #[test]
     fn a_deletion_walks_from_queued_to_its_end() {
         let state = |counts: Counts, begun, cancelled| {
             State::derive(&counts, Progress { begun, cancelled, ..Progress::default() })

@@ -113,4 +113,20 @@ mod tests {
         }
         assert_eq!(FailureCode::from_text("unheard_of"), None);
     }
+
+    /// What is about a prefix is never redriven: what is about a key always can be.
+    #[test]
+    fn every_code_says_what_to_do_and_two_are_about_prefixes() {
+        for code in FailureCode::ALL {
+            let message = code.message();
+            assert!(message.contains(' ') && message.ends_with('.'), "{code:?}");
+            let others = FailureCode::ALL.into_iter().filter(|&other| other != code);
+            assert!(others.map(FailureCode::message).all(|other| other != message), "{code:?}");
+        }
+        let of_a_prefix = FailureCode::ALL.into_iter().filter(|code| code.is_of_a_prefix());
+        assert_eq!(
+            of_a_prefix.collect::<Vec<_>>(),
+            [FailureCode::SweepIncomplete, FailureCode::MaxObjectsExceeded]
+        );
+    }
 }

@@ -92,6 +92,13 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_named_after_its_time_and_its_chance() {
+        let now = Timestamp::from_millis(1_763_930_000_000);
+        assert_eq!(RequestId::new(now, 0).as_str(), "req_01kas6qjm00000000000000000");
+        assert_eq!(RequestId::new(now, 31).as_str(), "req_01kas6qjm0000000000000000z");
+    }
+
+    #[test]
     fn ids_sort_by_time() {
         let earlier = DeletionId::new(Timestamp::from_millis(1_000), u128::MAX);
         let later = DeletionId::new(Timestamp::from_millis(1_001), 0);

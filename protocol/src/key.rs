@@ -94,6 +94,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_text_is_told_what_a_key_is() {
+        let error = serde_json::from_str::<ObjectKey<'_>>("7").unwrap_err().to_string();
+        assert!(error.contains("expected an object key of 1 to 1024 bytes"), "{error}");
+    }
+
+    #[test]
     fn debug_output_never_shows_the_key() {
         let key = ObjectKey::parse("users/alice.jpg").unwrap();
         assert_eq!(format!("{key:?}"), "ObjectKey(15 bytes)");

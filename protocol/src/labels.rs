@@ -91,6 +91,11 @@ mod tests {
         let labels: Labels = serde_json::from_str(r#"{"b":"2","a":"1","c":""}"#).unwrap();
         assert_eq!(serde_json::to_string(&labels).unwrap(), r#"{"a":"1","b":"2","c":""}"#);
         assert_eq!((labels.get("b"), labels.get("d"), labels.len()), (Some("2"), None, 3));
+        let pairs = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(pairs.collect::<Labels>(), labels);
+        assert!(Labels::default().is_empty() && !labels.is_empty());
+        let error = serde_json::from_str::<Labels>("[]").unwrap_err().to_string();
+        assert!(error.contains("expected an object of strings"), "{error}");
         let mut labels = labels;
         assert!(!labels.insert("a".to_owned(), "other".to_owned()));
         assert_eq!(labels.get("a"), Some("1"));

@@ -189,6 +189,16 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_looked_at_by_its_own_fence_generation_and_age() {
+        let message = ChunkMessage::from_json(PINNED).unwrap();
+        let after = |millis| message.requested_at.plus_millis(millis);
+        assert!(!message.looks(1, after(60_000)) && message.looks(1, after(60_001)));
+        assert!(message.looks(2, after(0)));
+        let redriven = PINNED.replace("\"generation\":0", "\"generation\":1");
+        assert!(ChunkMessage::from_json(&redriven).unwrap().looks(1, after(0)));
+    }
+
+    #[test]
     fn a_message_with_more_keys_than_one_delete_takes_is_refused() {
         let keys: Vec<String> = (0..=DELETE_KEYS_MAX).map(|n| format!("\"k{n}\"")).collect();
         let head = &PINNED[..PINNED.find("\"proj").unwrap()];

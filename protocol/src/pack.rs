@@ -192,6 +192,57 @@ mod tests {
     }
 
     #[test]
+    fn a_message_takes_keys_to_its_last_byte_and_not_one_byte_more() {
+        let overhead = pack(&["k".to_owned()])[0].body.len() - 1;
+        // Each further key has two quotes and a comma.
+        let mut room = MESSAGE_BODY_BYTES_MAX - overhead - 1_000;
+        let mut keys = vec!["k".repeat(1_000)];
+        while room > KEY_BYTES_MAX + 3 {
+            keys.push("k".repeat(1_000));
+            room -= 1_003;
+        }
+        keys.push("k".repeat(room - 3));
+        let full = pack(&keys);
+        assert_eq!((full.len(), full[0].body.len()), (1, MESSAGE_BODY_BYTES_MAX));
+        keys.push("k".repeat(room - 2));
+        keys.swap_remove(keys.len() - 2);
+        assert_eq!(pack(&keys).len(), 2);
+    }
+
+    #[test]
+    fn a_send_takes_messages_to_its_last_one_and_to_its_last_byte() {
+        let lengths = |bytes: &[usize]| -> Vec<usize> {
+            let bodies = bytes.iter().map(|&bytes| "b".repeat(bytes)).collect();
+            group_into_sends(bodies).iter().map(Vec::len).collect()
+        };
+        assert_eq!(lengths(&[1; 2 * SEND_MESSAGES_MAX + 1]), [SEND_MESSAGES_MAX, SEND_MESSAGES_MAX, 1]);
+        let half = SEND_BYTES_MAX / 2 - MESSAGE_METADATA_BYTES;
+        assert_eq!(lengths(&[half, half]), [2]);
+        assert_eq!(lengths(&[half, half + 1]), [1, 1]);
+        let third = (SEND_BYTES_MAX - 1) / 3 - MESSAGE_METADATA_BYTES;
+        assert_eq!(lengths(&[third, third, third + 1, third + 1]), [3, 1]);
+        assert_eq!(lengths(&[third, third, third + 2, third + 2]), [2, 2]);
+    }
+
+    #[test]
+    fn a_packer_is_empty_without_an_open_message_and_shows_no_key() {
+        let mut packer = Packer::new(
+            ChunkRef { deletion: id(), generation: 0, chunk: 7 },
+            Timestamp::from_millis(1_763_930_000_000),
+            Fence::Auto,
+        );
+        packer.set_fence(Fence::Off);
+        assert!(packer.is_empty());
+        assert_eq!(packer.push(&ObjectKey::parse("users/alice.jpg").unwrap()), None);
+        assert!(!packer.is_empty());
+        let shown = format!("{packer:?}");
+        assert!(shown.contains("chunk: 7") && !shown.contains("alice"), "{shown}");
+        let message = packer.finish().unwrap();
+        assert_eq!(ChunkMessage::from_json(&message.body).unwrap().fence, Fence::Off);
+        assert!(packer.is_empty());
+    }
+
+    #[test]
     fn a_thousand_keys_are_one_message_and_one_more_makes_two() {
         let keys: Vec<String> = (0..=DELETE_KEYS_MAX).map(|n| format!("proj_42/{n}")).collect();
         assert_eq!(pack(&keys[1..]).len(), 1);

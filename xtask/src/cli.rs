@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, checks, demo, dev, example, output, project::Worker, setup::Toolbox, workers};
+use crate::{bench, checks, demo, dev, example, mutants, output, project::Worker, setup::Toolbox, workers};
 
 /// The developer's tasks of r2-deletion-queue
 #[derive(Debug, Parser)]
@@ -31,6 +31,8 @@ enum Task {
     Example(example::Options),
     /// Check, build and try everything, as CI does
     Test,
+    /// Change the code, one place at a time, and fail where no test notices: hours for all of it
+    Mutants(mutants::Options),
     /// Measure, beside what others do, and fail where it is over what was promised
     Bench(bench::Options),
 }
@@ -69,6 +71,7 @@ impl Task {
             Self::Dev(options) => dev::run(&Toolbox::ensure()?, &options),
             Self::Example(options) => example::run(&Toolbox::ensure_for_tests()?, &options),
             Self::Test => checks::run(),
+            Self::Mutants(options) => mutants::run(&options),
             Self::Bench(options) => bench::run(&Toolbox::ensure()?, &options),
         }
     }

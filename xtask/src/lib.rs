@@ -16,6 +16,7 @@ pub mod demo;
 pub mod dev;
 pub mod example;
 mod interrupt;
+pub mod mutants;
 pub mod output;
 pub mod project;
 mod run;

@@ -3,6 +3,7 @@
 //! Every step leaves a stamp that says for which versions it was done, and only when it was done completely. So a
 //! step that was killed runs again, a new version runs its step again, and a second run costs a few file reads.
 
+mod cargo_mutants;
 mod debian;
 mod node;
 pub mod python;
@@ -101,6 +102,12 @@ impl Toolbox {
     pub fn worker_build(&self) -> Command {
         self.wasm_command(&worker_build::path(&self.project).to_string_lossy())
     }
+}
+
+/// Puts `cargo-mutants` in place, which only one task needs, and says where it is.
+pub(crate) fn ensure_cargo_mutants(project: &Project) -> Result<PathBuf> {
+    let site = Site { lock: lock(project, "setup")?, versions: Versions::read(project)?, project };
+    cargo_mutants::ensure(&site)
 }
 
 /// Waits until no other `xtask` does the same, and keeps others waiting until it is dropped.

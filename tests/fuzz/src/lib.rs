@@ -1,0 +1,108 @@
+//! Everything that reads bytes from outside, held to readers that are slow and simple.
+//!
+//! Each [`Target`] takes any bytes and panics when something is not as it should be. `cargo test -p fuzz` replays the
+//! corpus, and what a generator makes of it; `cargo run --release -p fuzz` has libFuzzer look for more, led by
+//! coverage.
+//!
+//! # In scope
+//!
+//! Bodies and targets of requests, tokens, page tokens, keys against scopes, the Queue's messages, settings, packing,
+//! waits.
+//!
+//! # Out of scope
+//!
+//! What the platform reads before we do: HTTP itself. What `shell.rs` hands over, on wasm32.
+
+mod corpus;
+mod json;
+mod service;
+mod targets;
+
+pub use corpus::{escape, read as read_corpus, unescape, write as write_corpus};
+
+/// Something that reads bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// A JSON body of `POST /v1/deletions`.
+    Body,
+    /// An NDJSON body of it, and its query.
+    Lines,
+    /// A message of the Queue.
+    Message,
+    /// The target of a `GET`.
+    Target,
+    /// `Authorization`.
+    Authorization,
+    /// A key, and what may be deleted.
+    Scope,
+    /// Keys, packed.
+    Chunks,
+    /// Attempts and errors, waited for.
+    Delays,
+    /// The settings of a deployment.
+    Settings,
+}
+
+impl Target {
+    /// Every target there is.
+    pub const ALL: [Self; 9] = [
+        Self::Body,
+        Self::Lines,
+        Self::Message,
+        Self::Target,
+        Self::Authorization,
+        Self::Scope,
+        Self::Chunks,
+        Self::Delays,
+        Self::Settings,
+    ];
+
+    /// Its name, on the command line and of its corpus.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Lines => "lines",
+            Self::Message => "message",
+            Self::Target => "target",
+            Self::Authorization => "authorization",
+            Self::Scope => "scope",
+            Self::Chunks => "chunks",
+            Self::Delays => "delays",
+            Self::Settings => "settings",
+        }
+    }
+
+    /// The target that [`Target::name`] names so.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|target| target.name() == name)
+    }
+
+    /// Most bytes that are tried.
+    pub fn bytes_max(self) -> usize {
+        match self {
+            Self::Chunks => 3_000,
+            Self::Delays => 12,
+            Self::Authorization => 200,
+            _ => 1_500,
+        }
+    }
+
+    /// Has these bytes read.
+    ///
+    /// # Panics
+    ///
+    /// When something about that is not as it should be.
+    pub fn check(self, input: &[u8]) {
+        match self {
+            Self::Body => targets::body(input),
+            Self::Lines => targets::lines(input),
+            Self::Message => targets::message(input),
+            Self::Target => targets::target(input),
+            Self::Authorization => targets::authorization(input),
+            Self::Scope => targets::scope(input),
+            Self::Chunks => targets::chunks(input),
+            Self::Delays => targets::delays(input),
+            Self::Settings => targets::settings(input),
+        }
+    }
+}
