@@ -1,10 +1,10 @@
 //! One schedule: both Workers' cores, what they stand on, and who uses them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use consumer::{NoticeConfig, upkeep};
-use ledger::{SqlLedger, SqliteDatabase};
+use ledger::{LedgerError, SqlLedger, SqliteDatabase};
 use producer::{Config, MemoryBudget, Settings};
 use serde_json::Value;
 
@@ -117,7 +117,7 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
     let healed_at = rates.healed_at;
     let sim = Sim::new(seed, rates, is_traced);
     let (Ok(database), Ok(config), Ok(notices)) = (
-        SqliteDatabase::in_memory(),
+        empty_database(),
         Config::parse(&Settings { api_token: Some(TOKEN.to_owned()), ..Settings::default() }),
         NoticeConfig::parse(
             workload.wants_notices.then_some("https://example.com/notices"),
@@ -127,7 +127,6 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         sim.violate(|| "the world cannot be set up".to_owned());
         return Outcome::of(&sim, None);
     };
-    let database = Rc::new(database);
     let ledger = |is_direct| {
         let (sim, database) = (Rc::clone(&sim), Rc::clone(&database));
         Rc::new(SqlLedger::new(SimDatabase { sim, database, plant, is_direct }))
@@ -177,5 +176,19 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         world.oracle.finish(&world);
         world.check_unreadable();
     }
+    // One whose schedule has panicked is not used again.
+    DATABASE.set(Some(database));
     Outcome::of(sim, Some(&world))
+}
+
+thread_local! {
+    static DATABASE: Cell<Option<Rc<SqliteDatabase>>> = const { Cell::new(None) };
+}
+
+/// The thread's database, emptied: to prepare every statement anew took longer than to run it.
+fn empty_database() -> Result<Rc<SqliteDatabase>, LedgerError> {
+    match DATABASE.take() {
+        Some(database) => database.clear().map(|()| database),
+        None => SqliteDatabase::in_memory().map(Rc::new),
+    }
 }
