@@ -11,7 +11,6 @@ use protocol::{ObjectKey, R2Error, Timestamp};
 
 use crate::fault::Fault;
 use crate::plant::Plant;
-use crate::queue::chunk_of;
 use crate::sim::Sim;
 use crate::world::World;
 
@@ -51,8 +50,8 @@ impl BucketState {
 pub(crate) struct Invocation {
     pub(crate) id: u64,
     pub(crate) started_at: u64,
-    /// The chunks that it was given.
-    pub(crate) chunks: Vec<GivenChunk>,
+    /// The chunks that it was given, and how often each was.
+    pub(crate) chunks: Vec<(Rc<GivenChunk>, u32)>,
     /// When it looked at a key, and when the object was uploaded that it saw: each time, since the chunks of a batch look for
     /// themselves.
     pub(crate) looked: RefCell<BTreeMap<String, Vec<Look>>>,
@@ -65,15 +64,10 @@ pub(crate) struct GivenChunk {
     pub(crate) deletion: String,
     pub(crate) generation: u32,
     pub(crate) keys: BTreeSet<String>,
-    pub(crate) attempts: u32,
 }
 
 impl Invocation {
-    pub(crate) fn new<'a>(sim: &Sim, messages: impl Iterator<Item = (&'a str, u32)>) -> Self {
-        let chunks = messages.filter_map(|(body, attempts)| {
-            let (deletion, generation, keys) = chunk_of(body)?;
-            Some(GivenChunk { deletion, generation, keys: keys.into_iter().collect(), attempts })
-        });
+    pub(crate) fn new(sim: &Sim, chunks: impl Iterator<Item = (Rc<GivenChunk>, u32)>) -> Self {
         Self {
             id: sim.next_number(),
             started_at: sim.now(),

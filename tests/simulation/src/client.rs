@@ -51,7 +51,7 @@ async fn ask(
     let life = sim.fails(Fault::ProducerDies).then(|| sim.draw_fault(|rng| rng.u32(0..25)));
     let (queue, host) = (SimQueue::of_producer(world), SimHost { world: Rc::clone(world) });
     let ports = Ports {
-        ledger: &*world.ledger,
+        ledger: &world.ledger,
         queue: &queue,
         limiter: &NoLimiter,
         assets: &NoAssets,
@@ -239,7 +239,7 @@ pub(crate) fn read(world: &World, host: &impl producer::Host, target: &str) -> A
         }
     }
     let ports = Ports {
-        ledger: &*world.direct,
+        ledger: &world.direct,
         queue: &NoQueue,
         limiter: &NoLimiter,
         assets: &NoAssets,

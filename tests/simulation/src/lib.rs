@@ -26,6 +26,7 @@ mod queue;
 mod report;
 mod services;
 mod sim;
+mod sim_ledger;
 mod workload;
 mod world;
 
@@ -50,28 +51,62 @@ impl Mode {
     pub const ALL: [Self; 2] = [Self::QueueOnly, Self::SelfHealing];
 }
 
+/// What the ledger of a schedule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum LedgerKind {
+    /// The SQL that is deployed, on a SQLite.
+    Sql,
+    /// One in memory that a test of the ledger's own holds equal to it: for many schedules.
+    Memory,
+}
+
+/// How schedules are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What may go wrong.
+    pub mode: Mode,
+    /// On which ledger.
+    pub ledger: LedgerKind,
+    /// With which bug.
+    pub plant: Option<Plant>,
+    /// Whether it is told, step by step.
+    pub is_traced: bool,
+}
+
+impl Settings {
+    /// Nothing planted, nothing told.
+    pub fn new(mode: Mode, ledger: LedgerKind) -> Self {
+        Self { mode, ledger, plant: None, is_traced: false }
+    }
+
+    /// With a bug planted: on the SQL if that is where the bug is.
+    pub fn planted(plant: Plant) -> Self {
+        Self { plant: Some(plant), ..Self::new(plant.mode(), plant.ledger()) }
+    }
+
+    /// The command that runs a schedule again, step by step.
+    pub fn replay_command(&self, seed: u64) -> String {
+        let Self { mode, ledger, plant, .. } = self;
+        let plant = plant.map(|plant| format!(" --plant {}", name_of(plant))).unwrap_or_default();
+        format!("cargo run -p simulation -- --seed {seed} --mode {mode} --ledger {}{plant}", name_of(*ledger))
+    }
+}
+
 /// Runs one schedule. A panic of the code is a violation.
-pub fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| world::run(seed, mode, plant, is_traced))).unwrap_or_else(|_| Outcome {
+pub fn run(seed: u64, settings: Settings) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| world::run(seed, settings))).unwrap_or_else(|_| Outcome {
         violation: Some("a panic".to_owned()),
         hash: 0,
         totals: Totals { schedules: 1, ..Totals::default() },
     })
 }
 
-/// The command that runs a schedule again.
-pub fn replay_command(seed: u64, mode: Mode, plant: Option<Plant>) -> String {
-    let plant = plant.map(|plant| format!(" --plant {}", name_of(plant))).unwrap_or_default();
-    format!("cargo run -p simulation -- --seed {seed} --mode {mode}{plant}")
-}
-
-/// A planted bug as the command line has it.
-pub fn name_of(plant: Plant) -> String {
-    use clap::ValueEnum as _;
-    plant.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+/// A value as the command line has it.
+pub fn name_of(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// The first of these seeds whose schedule catches a planted bug, and what it shows.
 pub fn first_to_catch(plant: Plant, seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
-    seeds.into_iter().find_map(|seed| Some((seed, run(seed, plant.mode(), Some(plant), false).violation?)))
+    seeds.into_iter().find_map(|seed| Some((seed, run(seed, Settings::planted(plant)).violation?)))
 }

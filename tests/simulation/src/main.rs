@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum as _};
-use simulation::{Mode, Plant, Totals, first_to_catch, name_of, replay_command, run};
+use simulation::{LedgerKind, Mode, Plant, Settings, Totals, first_to_catch, name_of, run};
 
 /// Runs the Workers' cores on simulated services, in as many schedules as there are seeds.
 #[derive(Parser)]
@@ -22,6 +22,9 @@ struct Arguments {
     /// Only this mode.
     #[arg(long)]
     mode: Option<Mode>,
+    /// On this ledger.
+    #[arg(long, default_value = "memory")]
+    ledger: LedgerKind,
     /// With this bug planted.
     #[arg(long)]
     plant: Option<Plant>,
@@ -40,7 +43,8 @@ fn main() -> ExitCode {
     if let Some(seed) = arguments.seed {
         let mut is_right = true;
         for mode in modes {
-            let outcome = run(seed, mode, arguments.plant, true);
+            let settings = Settings::new(mode, arguments.ledger);
+            let outcome = run(seed, Settings { plant: arguments.plant, is_traced: true, ..settings });
             println!(
                 "{mode}, seed {seed}: {}\n{}",
                 outcome.violation.as_deref().unwrap_or("right"),
@@ -56,7 +60,7 @@ fn main() -> ExitCode {
     let seeds = arguments.from..arguments.from + arguments.seeds;
     let mut is_right = true;
     for mode in modes {
-        is_right &= explore(seeds.clone(), mode);
+        is_right &= explore(seeds.clone(), Settings::new(mode, arguments.ledger));
     }
     if !arguments.no_plants {
         is_right &= catch_plants(Plant::value_variants());
@@ -66,13 +70,14 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "a tool for a terminal")]
 #[expect(clippy::disallowed_methods, reason = "measures how fast the simulation itself is")]
-fn explore(seeds: Range<u64>, mode: Mode) -> bool {
+fn explore(seeds: Range<u64>, settings: Settings) -> bool {
+    let mode = settings.mode;
     let (started_at, mut totals, mut violations) = (Instant::now(), Totals::default(), Vec::new());
     for seed in seeds {
-        let outcome = run(seed, mode, None, false);
+        let outcome = run(seed, settings);
         totals.add(&outcome.totals);
         if let Some(violation) = outcome.violation {
-            println!("{violation}\n    {}", replay_command(seed, mode, None));
+            println!("{violation}\n    {}", settings.replay_command(seed));
             violations.push(violation);
         }
     }

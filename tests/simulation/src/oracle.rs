@@ -290,8 +290,8 @@ fn is_excused(case: &Case, key: &str, invocation: &Invocation, now: Option<u64>)
         Fence::Off => true,
         Fence::Always => false,
         Fence::Auto => {
-            let first = |chunk: &crate::bucket::GivenChunk| {
-                chunk.attempts == 1
+            let first = |(chunk, attempts): &(Rc<crate::bucket::GivenChunk>, u32)| {
+                *attempts == 1
                     && chunk.generation == 0
                     && chunk.keys.contains(key)
                     && case.has_id(&chunk.deletion)

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use consumer::{Body, Delivery, Notices, Settlement, handle};
 use futures::future::{Either, select};
 use protocol::limits::{CONSUMER_WALL_SECONDS, MESSAGE_BODY_BYTES_MAX, SEND_BYTES_MAX, SEND_MESSAGES_MAX};
-use protocol::{ChunkMessage, QueueError, RETRIES_MAX, Timestamp};
+use protocol::{ChunkMessage, ChunkRef, QueueError, RETRIES_MAX, Timestamp};
 
 use crate::Mode;
-use crate::bucket::{Invocation, SimBucket};
+use crate::bucket::{GivenChunk, Invocation, SimBucket};
 use crate::fault::Fault;
 use crate::plant::Plant;
 use crate::services::{SimEndpoint, SimHost};
@@ -32,6 +32,21 @@ pub(crate) struct Message {
     attempts: u32,
     sent_at: u64,
     is_dead_letter: bool,
+    /// What of it the oracle knows.
+    chunk: Option<Rc<GivenChunk>>,
+}
+
+impl Message {
+    fn new(sim: &Sim, body: &str) -> Self {
+        Self {
+            id: sim.next_number(),
+            body: Rc::from(body),
+            attempts: 0,
+            sent_at: sim.now(),
+            is_dead_letter: false,
+            chunk: chunk_of(body).map(Rc::new),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -107,8 +122,10 @@ async fn deliver(world: Rc<World>, mut batch: Vec<Message>) {
         message.attempts += 1;
     }
     world.queue.deliveries.set(world.queue.deliveries.get() + batch.len() as u64);
-    let invocation =
-        Rc::new(Invocation::new(&sim, batch.iter().map(|message| (&*message.body, message.attempts))));
+    let invocation = Rc::new(Invocation::new(
+        &sim,
+        batch.iter().filter_map(|message| Some((Rc::clone(message.chunk.as_ref()?), message.attempts))),
+    ));
     sim.note(|| {
         format!("invocation {}: {} messages, dead letters: {is_dead_letter}", invocation.id, batch.len())
     });
@@ -135,7 +152,7 @@ async fn deliver(world: Rc<World>, mut batch: Vec<Message>) {
     let notices = Notices { config: Ok(world.notices.as_ref()), queue: &queue, endpoint: &endpoint };
     let name = if is_dead_letter { "r2-deletions-dlq" } else { "r2-deletions" };
     let handled = {
-        let work = Box::pin(handle(name, &deliveries, &bucket, &*world.ledger, &notices, &host));
+        let work = Box::pin(handle(name, &deliveries, &bucket, &world.ledger, &notices, &host));
         let limit = sim.sleep(u64::from(CONSUMER_WALL_SECONDS) * 1_000);
         match mortal(life, select(work, limit)).await {
             Some(Either::Left((settlements, _))) => Some(settlements),
@@ -218,26 +235,12 @@ impl SimQueue {
                 continue;
             }
             let Some(body) = self.planted(body) else { continue };
-            let message = Message {
-                id: sim.next_number(),
-                body: Rc::from(body),
-                attempts: 0,
-                sent_at: sim.now(),
-                is_dead_letter: false,
-            };
-            store(world, message, u64::from(delay_seconds) * 1_000);
+            store(world, Message::new(sim, &body), u64::from(delay_seconds) * 1_000);
         }
         if sim.fails(Fault::Garbage) {
             let texts = ["half a mess", "{}", "{\"v\":1}", "{\"v\":2,\"keys\":[]}", "[]"];
             let text = sim.draw_fault(|rng| *rng.choice(&texts).unwrap_or(&""));
-            let message = Message {
-                id: sim.next_number(),
-                body: Rc::from(text),
-                attempts: 0,
-                sent_at: sim.now(),
-                is_dead_letter: false,
-            };
-            store(world, message, 0);
+            store(world, Message::new(sim, text), 0);
         }
         sim.sleep(sim.between(1, 100)).await;
         if unsure { failed(code(sim)) } else { Ok(()) }
@@ -292,9 +295,9 @@ impl producer::Queue for SimQueue {
     }
 }
 
-/// What of a message the oracle knows.
-pub(crate) fn chunk_of(body: &str) -> Option<(String, u32, Vec<String>)> {
+fn chunk_of(body: &str) -> Option<GivenChunk> {
     let message = ChunkMessage::from_json(body).ok()?;
     let keys = message.keys.iter().map(|key| key.as_str().to_owned()).collect();
-    Some((message.chunk.deletion.to_string(), message.chunk.generation, keys))
+    let ChunkRef { deletion, generation, .. } = message.chunk;
+    Some(GivenChunk { deletion: deletion.to_string(), generation, keys })
 }

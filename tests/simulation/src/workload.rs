@@ -180,7 +180,7 @@ impl Workload {
 
 /// Few keys, so that they meet; now and then long ones, of which a message holds twenty.
 fn universe(rng: &mut Rng) -> Vec<String> {
-    let long = if rng.f64() < 0.03 { "\u{1}".repeat(1_000) } else { String::new() };
+    let long = if rng.f64() < 0.005 { "\u{1}".repeat(1_000) } else { String::new() };
     let names = ["", "0", "1", "2/x", "2/y", "é", "3", "4"];
     let mut universe = Vec::new();
     for folder in ["a/", "ab/", "b/", "c"] {

@@ -4,11 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use consumer::{NoticeConfig, upkeep};
-use ledger::{LedgerError, SqlLedger, SqliteDatabase};
-use producer::{Config, MemoryBudget, Settings};
+use futures::FutureExt as _;
+use ledger::{
+    DeletionFilter, DeletionPage, LedgerError, MemoryLedger, ProducerLedger as _, SqlLedger, SqliteDatabase,
+};
+use producer::{Config, MemoryBudget};
+use protocol::Timestamp;
 use serde_json::Value;
 
-use crate::Mode;
 use crate::bucket::BucketState;
 use crate::client::{LookingHost, client, read};
 use crate::fault::{Fault, Rates};
@@ -16,9 +19,11 @@ use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::queue::{QueueState, SimQueue};
 use crate::report::Outcome;
-use crate::services::{SimDatabase, SimHost};
+use crate::services::SimHost;
 use crate::sim::{BEGINS_AT, Sim, mortal};
+use crate::sim_ledger::{SimDatabase, SimLedger, SimMemory, Timing};
 use crate::workload::{BYSTANDER, Workload};
+use crate::{LedgerKind, Mode, Settings};
 
 pub(crate) const TOKEN: &str = "s3cret";
 
@@ -30,26 +35,37 @@ pub(crate) struct World {
     pub(crate) sim: Rc<Sim>,
     pub(crate) mode: Mode,
     pub(crate) plant: Option<Plant>,
-    pub(crate) ledger: Rc<SqlLedger<SimDatabase>>,
-    pub(crate) direct: Rc<SqlLedger<SimDatabase>>,
+    pub(crate) ledger: SimLedger,
+    pub(crate) direct: SimLedger,
     pub(crate) bucket: BucketState,
     pub(crate) queue: QueueState,
     pub(crate) oracle: Oracle,
     pub(crate) config: Config,
     pub(crate) notices: Option<NoticeConfig>,
     pub(crate) memory: MemoryBudget,
+    /// What was last looked at, as the ledger has it.
+    picture: RefCell<Option<DeletionPage>>,
 }
 
 impl World {
-    /// Looks at every deletion.
+    /// Looks at every deletion, if the ledger shows another picture than the last time.
     pub(crate) fn look(&self) {
+        let (all, now) = (DeletionFilter::default(), Timestamp::from_millis(self.sim.now()));
+        let page = self.direct.list_deletions(&all, None, 100, now).now_or_never().and_then(Result::ok);
+        if page.is_none() || page != self.picture.replace(page.clone()) {
+            self.look_at_all();
+        }
+        self.oracle.close(&self.sim);
+    }
+
+    /// Through the API, as anybody could.
+    fn look_at_all(&self) {
         let Some((200, page)) = self.read("/v1/deletions?page_size=100") else {
             return self.sim.violate(|| "the deletions cannot be listed".to_owned());
         };
         for view in page.get("deletions").and_then(Value::as_array).into_iter().flatten() {
             self.oracle.see(view, self);
         }
-        self.oracle.close(&self.sim);
     }
 
     /// Looks at some moments: a look costs more than the rest.
@@ -95,30 +111,42 @@ impl World {
 /// Goes round until everything is over.
 async fn look_after(world: Rc<World>, healed_at: u64) {
     let sim = Rc::clone(&world.sim);
+    let mut was_over = false;
     while sim.now() < healed_at + CONVERGENCE_MS {
-        let most = if sim.now() < healed_at { 3_600_000 } else { 5 * 3_600_000 };
-        sim.sleep(sim.between(900_000, most)).await;
+        let is_healed = sim.now() >= healed_at;
+        let wait = match (is_healed, was_over) {
+            // Once more a day later, for what only then is overdue: a notice.
+            (true, true) => 86_400_000,
+            (true, false) => sim.between(900_000, 5 * 3_600_000),
+            (false, _) => sim.between(900_000, 3_600_000),
+        };
+        sim.sleep(wait).await;
         let life = sim.fails(Fault::UpkeepDies).then(|| sim.draw_fault(|rng| rng.u32(0..20)));
         let (queue, host) = (SimQueue::of_consumer(&world), SimHost { world: Rc::clone(&world) });
-        mortal(life, upkeep(&*world.ledger, &queue, &host)).await;
+        mortal(life, upkeep(&world.ledger, &queue, &host)).await;
         world.look();
-        // Once more a day later, for what only then is overdue: a notice.
-        if sim.now() > healed_at + 86_400_000 && world.oracle.is_all_over() {
+        let is_over = is_healed && world.oracle.is_all_over();
+        if is_over && was_over {
             break;
         }
+        was_over = is_over;
     }
 }
 
 /// Runs one schedule.
-pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) -> Outcome {
+pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
+    let Settings { mode, ledger: kind, plant, is_traced } = settings;
     let rng = &mut fastrand::Rng::with_seed(seed ^ 0x0DD0_F00D);
     let workload = Workload::draw(rng, mode);
     let rates = Rates::draw(rng, mode, workload.has_sweeps);
     let healed_at = rates.healed_at;
     let sim = Sim::new(seed, rates, is_traced);
-    let (Ok(database), Ok(config), Ok(notices)) = (
-        empty_database(),
-        Config::parse(&Settings { api_token: Some(TOKEN.to_owned()), ..Settings::default() }),
+    let (Ok(tables), Ok(config), Ok(notices)) = (
+        Tables::empty(kind),
+        Config::parse(&producer::Settings {
+            api_token: Some(TOKEN.to_owned()),
+            ..producer::Settings::default()
+        }),
         NoticeConfig::parse(
             workload.wants_notices.then_some("https://example.com/notices"),
             workload.wants_notices.then_some("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
@@ -128,8 +156,14 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         return Outcome::of(&sim, None);
     };
     let ledger = |is_direct| {
-        let (sim, database) = (Rc::clone(&sim), Rc::clone(&database));
-        Rc::new(SqlLedger::new(SimDatabase { sim, database, plant, is_direct }))
+        let timing = Timing { sim: Rc::clone(&sim), is_direct };
+        match &tables {
+            Tables::Sql(database) => {
+                let database = Rc::clone(database);
+                SimLedger::Sql(SqlLedger::new(SimDatabase { database, plant, timing }))
+            }
+            Tables::Memory(ledger) => SimLedger::Memory(SimMemory { ledger: Rc::clone(ledger), timing }),
+        }
     };
     let Workload { cases, objects, uploads, locked, are_locks_lifted, call_max, list_max, .. } = workload;
     let world = Rc::new(World {
@@ -149,6 +183,7 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         config,
         notices,
         memory: MemoryBudget::new(24_000_000),
+        picture: RefCell::default(),
         sim,
     });
     let sim = &world.sim;
@@ -177,7 +212,9 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         world.check_unreadable();
     }
     // One whose schedule has panicked is not used again.
-    DATABASE.set(Some(database));
+    if let Tables::Sql(database) = tables {
+        DATABASE.set(Some(database));
+    }
     Outcome::of(sim, Some(&world))
 }
 
@@ -185,10 +222,22 @@ thread_local! {
     static DATABASE: Cell<Option<Rc<SqliteDatabase>>> = const { Cell::new(None) };
 }
 
-/// The thread's database, emptied: to prepare every statement anew took longer than to run it.
-fn empty_database() -> Result<Rc<SqliteDatabase>, LedgerError> {
-    match DATABASE.take() {
-        Some(database) => database.clear().map(|()| database),
-        None => SqliteDatabase::in_memory().map(Rc::new),
+/// What the ledger of one schedule holds.
+enum Tables {
+    Sql(Rc<SqliteDatabase>),
+    Memory(Rc<MemoryLedger>),
+}
+
+impl Tables {
+    /// The thread's database, emptied, because to prepare every statement anew took longer than to run it; or a new ledger in
+    /// memory.
+    fn empty(kind: LedgerKind) -> Result<Self, LedgerError> {
+        if kind == LedgerKind::Memory {
+            return Ok(Self::Memory(Rc::default()));
+        }
+        match DATABASE.take() {
+            Some(database) => database.clear().map(|()| Self::Sql(database)),
+            None => SqliteDatabase::in_memory().map(|database| Self::Sql(Rc::new(database))),
+        }
     }
 }
