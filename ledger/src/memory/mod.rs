@@ -42,6 +42,17 @@ pub struct MemoryLedger {
     tables: RefCell<Tables>,
 }
 
+impl MemoryLedger {
+    /// Whether nothing is kept but messages that nobody could read.
+    pub fn is_empty(&self) -> bool {
+        let tables = self.tables.borrow();
+        tables.deletions.is_empty()
+            && tables.idempotency_keys.is_empty()
+            && tables.outbox.is_empty()
+            && tables.notices.is_empty()
+    }
+}
+
 impl Tables {
     fn part(&self, at: &PartRef) -> Option<&Part> {
         self.deletions.get(&at.deletion)?.parts.get(&(at.generation, at.part))

@@ -19,22 +19,24 @@
 
 mod bucket;
 mod client;
+mod counts;
 mod fault;
 mod oracle;
 mod plant;
 mod queue;
-mod report;
 mod services;
 mod sim;
 mod sim_ledger;
+mod without;
 mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use counts::{Count, Outcome, Totals};
 pub use fault::Fault;
 pub use plant::Plant;
-pub use report::{Outcome, Totals};
+pub use without::Without;
 
 /// What the platform may do, and who puts it right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -71,12 +73,14 @@ pub struct Settings {
     pub plant: Option<Plant>,
     /// Whether it is told, step by step.
     pub is_traced: bool,
+    /// What is taken out of it.
+    pub without: Without,
 }
 
 impl Settings {
     /// Nothing planted, nothing told.
     pub fn new(mode: Mode, ledger: LedgerKind) -> Self {
-        Self { mode, ledger, plant: None, is_traced: false }
+        Self { mode, ledger, plant: None, is_traced: false, without: Without::default() }
     }
 
     /// With a bug planted: on the SQL if that is where the bug is.
@@ -86,9 +90,14 @@ impl Settings {
 
     /// The command that runs a schedule again, step by step.
     pub fn replay_command(&self, seed: u64) -> String {
-        let Self { mode, ledger, plant, .. } = self;
-        let plant = plant.map(|plant| format!(" --plant {}", name_of(plant))).unwrap_or_default();
-        format!("cargo run -p simulation -- --seed {seed} --mode {mode} --ledger {}{plant}", name_of(*ledger))
+        let Self { mode, ledger, plant, without, .. } = self;
+        let plant = plant.map(|plant| format!(" --plant {}", name_of(&plant))).unwrap_or_default();
+        let without =
+            if *without == Without::default() { String::new() } else { format!(" --without {without}") };
+        format!(
+            "cargo run -p simulation -- --seed {seed} --mode {mode} --ledger {}{plant}{without}",
+            name_of(ledger)
+        )
     }
 }
 
@@ -97,13 +106,19 @@ pub fn run(seed: u64, settings: Settings) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| world::run(seed, settings))).unwrap_or_else(|_| Outcome {
         violation: Some("a panic".to_owned()),
         hash: 0,
-        totals: Totals { schedules: 1, ..Totals::default() },
+        totals: Totals::default(),
     })
 }
 
 /// A value as the command line has it.
-pub fn name_of(value: impl clap::ValueEnum) -> String {
+pub fn name_of(value: &impl clap::ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// A failing schedule without all that it fails without too.
+pub fn shrink(seed: u64, settings: Settings) -> Settings {
+    let fails = |without| run(seed, Settings { without, ..settings }).violation.is_some();
+    Settings { without: settings.without.shrink(fails), ..settings }
 }
 
 /// The first of these seeds whose schedule catches a planted bug, and what it shows.

@@ -1,12 +1,12 @@
 //! What the Workers stand on, simulated: the machine, the rate limit, the files, the endpoint.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use consumer::{Endpoint, Webhook};
 use producer::{Assets, BodyError, RateLimiter};
 use protocol::{Event, Log, Timestamp};
 
+use crate::counts::{Call, Count};
 use crate::fault::Fault;
 use crate::sim::Sim;
 use crate::world::World;
@@ -97,13 +97,12 @@ impl producer::Body for SimBody {
 /// The operator's endpoint.
 pub(crate) struct SimEndpoint {
     pub(crate) world: Rc<World>,
-    pub(crate) posts: Cell<u64>,
 }
 
 impl Endpoint for SimEndpoint {
     async fn post(&self, webhook: &Webhook<'_>) -> Option<u16> {
         let sim = &self.world.sim;
-        self.posts.set(self.posts.get() + 1);
+        let within = sim.enter(Call::Post);
         sim.sleep(sim.between(1, 300)).await;
         let fails = sim.fails(Fault::EndpointFails);
         match if fails { sim.between(0, 3) } else { 9 } {
@@ -117,6 +116,8 @@ impl Endpoint for SimEndpoint {
             _ => {}
         }
         let told: serde_json::Value = serde_json::from_str(&webhook.body).unwrap_or_default();
+        within.take_effect();
+        sim.count(Count::Notices);
         self.world.oracle.noticed(told.pointer("/data/id").and_then(|id| id.as_str()).unwrap_or_default());
         sim.sleep(sim.between(1, 300)).await;
         if fails { None } else { Some(204) }

@@ -9,16 +9,16 @@ use ledger::{
     DeletionFilter, DeletionPage, LedgerError, MemoryLedger, ProducerLedger as _, SqlLedger, SqliteDatabase,
 };
 use producer::{Config, MemoryBudget};
-use protocol::Timestamp;
+use protocol::{RETENTION_FAILED_MS, Timestamp};
 use serde_json::Value;
 
-use crate::bucket::BucketState;
-use crate::client::{LookingHost, client, read};
+use crate::bucket::{BucketState, Object};
+use crate::client::{LookingHost, client, read, redrive_all, trespass};
+use crate::counts::{Count, Outcome};
 use crate::fault::{Fault, Rates};
 use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::queue::{QueueState, SimQueue};
-use crate::report::Outcome;
 use crate::services::SimHost;
 use crate::sim::{BEGINS_AT, Sim, mortal};
 use crate::sim_ledger::{SimDatabase, SimLedger, SimMemory, Timing};
@@ -26,6 +26,12 @@ use crate::workload::{BYSTANDER, Workload};
 use crate::{LedgerKind, Mode, Settings};
 
 pub(crate) const TOKEN: &str = "s3cret";
+
+/// The tokens `narrow` and `reader`.
+const TOKENS: &str = r#"[
+    {"name": "narrow", "sha256": "5eda958e9ddee7721fb71e7a7618c64dbf20cc77b06ba4e4d2269d6c3e50655b", "prefixes": ["a/"]},
+    {"name": "reader", "sha256": "3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30", "roles": ["read"]}
+]"#;
 
 /// How long after the last fault upkeep has to see to it that everything is over, in milliseconds: a message is taken for lost
 /// after 19 hours, a request for abandoned after 24, and one can follow the other.
@@ -123,7 +129,8 @@ async fn look_after(world: Rc<World>, healed_at: u64) {
         sim.sleep(wait).await;
         let life = sim.fails(Fault::UpkeepDies).then(|| sim.draw_fault(|rng| rng.u32(0..20)));
         let (queue, host) = (SimQueue::of_consumer(&world), SimHost { world: Rc::clone(&world) });
-        mortal(life, upkeep(&world.ledger, &queue, &host)).await;
+        sim.count(Count::UpkeepRounds);
+        mortal(&sim, life, upkeep(&world.ledger, &queue, &host)).await;
         world.look();
         let is_over = is_healed && world.oracle.is_all_over();
         if is_over && was_over {
@@ -133,18 +140,45 @@ async fn look_after(world: Rc<World>, healed_at: u64) {
     }
 }
 
+/// Lets the longest retention pass: whatever is over is removed, and all that belonged to it.
+fn outlive_retention(world: &Rc<World>) {
+    let deletions = world.oracle.is_all_over().then(|| world.oracle.deletions());
+    let looking = Rc::clone(world);
+    world.sim.spawn(async move {
+        for _ in 0..3 {
+            looking.sim.sleep(RETENTION_FAILED_MS / 2 + 1).await;
+            let (queue, host) = (SimQueue::of_consumer(&looking), SimHost { world: Rc::clone(&looking) });
+            upkeep(&looking.ledger, &queue, &host).await;
+        }
+    });
+    world.sim.run();
+    let left =
+        world.read("/v1/deletions").and_then(|(_, page)| page.get("deletions")?.as_array().map(Vec::len));
+    let is_empty = match &world.direct {
+        SimLedger::Memory(SimMemory { ledger, .. }) => ledger.is_empty(),
+        SimLedger::Sql(_) => true,
+    };
+    if left != Some(0) || !is_empty {
+        world
+            .sim
+            .violate(|| format!("after the retention {left:?} deletions are left, nothing else: {is_empty}"));
+    }
+    world.sim.count_many(Count::Expired, deletions.unwrap_or_default() as u64);
+}
+
 /// Runs one schedule.
 pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
-    let Settings { mode, ledger: kind, plant, is_traced } = settings;
+    let Settings { mode, ledger: kind, plant, is_traced, without } = settings;
     let rng = &mut fastrand::Rng::with_seed(seed ^ 0x0DD0_F00D);
-    let workload = Workload::draw(rng, mode);
-    let rates = Rates::draw(rng, mode, workload.has_sweeps);
+    let workload = Workload::draw(rng, mode, without);
+    let rates = Rates::draw(rng, mode, workload.has_sweeps).without(without);
     let healed_at = rates.healed_at;
     let sim = Sim::new(seed, rates, is_traced);
     let (Ok(tables), Ok(config), Ok(notices)) = (
         Tables::empty(kind),
         Config::parse(&producer::Settings {
             api_token: Some(TOKEN.to_owned()),
+            api_tokens: Some(TOKENS.to_owned()),
             ..producer::Settings::default()
         }),
         NoticeConfig::parse(
@@ -153,7 +187,7 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
         ),
     ) else {
         sim.violate(|| "the world cannot be set up".to_owned());
-        return Outcome::of(&sim, None);
+        return outcome(&sim);
     };
     let ledger = |is_direct| {
         let timing = Timing { sim: Rc::clone(&sim), is_direct };
@@ -166,6 +200,7 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
         }
     };
     let Workload { cases, objects, uploads, locked, are_locks_lifted, call_max, list_max, .. } = workload;
+    let Workload { redrives_all_at, trespasses_at, outlives_retention, ahead_ms, .. } = workload;
     let world = Rc::new(World {
         ledger: ledger(false),
         direct: ledger(true),
@@ -176,6 +211,7 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
             unlocked_at: if are_locks_lifted { healed_at } else { u64::MAX },
             call_max,
             list_max,
+            ahead_ms,
             ..BucketState::default()
         },
         queue: QueueState::default(),
@@ -188,12 +224,19 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
     });
     let sim = &world.sim;
     for key in objects.into_iter().chain([BYSTANDER.to_owned()]) {
-        world.bucket.objects.borrow_mut().insert(key, BEGINS_AT - 1_000_000);
+        let at = BEGINS_AT - 1_000_000;
+        world.bucket.objects.borrow_mut().insert(key, Object { uploaded_at: at, shown_at: at });
     }
     for case in cases {
         let case = Rc::new(case);
         world.oracle.cases.borrow_mut().push(Rc::clone(&case));
         sim.spawn(client(Rc::clone(&world), case));
+    }
+    if let Some(at) = redrives_all_at {
+        sim.spawn(redrive_all(Rc::clone(&world), at));
+    }
+    for at in trespasses_at {
+        sim.spawn(trespass(Rc::clone(&world), at));
     }
     for (at, key) in uploads {
         let world = Rc::clone(&world);
@@ -210,12 +253,23 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
         world.look();
         world.oracle.finish(&world);
         world.check_unreadable();
+        if mode == Mode::SelfHealing && outlives_retention {
+            outlive_retention(&world);
+        }
     }
     // One whose schedule has panicked is not used again.
     if let Tables::Sql(database) = tables {
         DATABASE.set(Some(database));
     }
-    Outcome::of(sim, Some(&world))
+    let cases = world.oracle.cases.borrow();
+    sim.count_many(Count::DeletionsAskedFor, cases.len() as u64);
+    let accepted = cases.iter().filter(|case| case.progress.borrow().is_accepted);
+    sim.count_many(Count::Accepted, accepted.count() as u64);
+    outcome(sim)
+}
+
+fn outcome(sim: &Sim) -> Outcome {
+    Outcome { violation: sim.violation(), hash: sim.hash(), totals: sim.totals() }
 }
 
 thread_local! {
