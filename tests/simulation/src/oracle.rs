@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use ledger::DeletionRecord;
 use protocol::{Fence, rfc3339};
 use serde_json::Value;
 
@@ -201,16 +202,38 @@ impl Oracle {
 
     /// A deletion as the API shows it at this moment.
     pub(crate) fn see(&self, view: &Value, world: &World) {
-        let Some((case, id, seen)) = self.understand(view, world) else { return };
-        let before = self.seen.borrow_mut().insert(id.clone(), seen.clone());
+        if let Some((case, id, seen)) = self.understand(view, world) {
+            self.see_now(&case, &id, seen, world);
+        }
+    }
+
+    /// A deletion as the ledger has it at this moment.
+    pub(crate) fn see_record(&self, record: &DeletionRecord, world: &World) {
+        let number = record.labels.get("case").and_then(|case| case.parse().ok());
+        let case = number.and_then(|number: usize| self.cases.borrow().get(number).cloned());
+        let Some(case) = case else {
+            return world.sim.violate(|| format!("stray: {} is nobody's", record.id));
+        };
+        let protocol::Counts { total, pending, deleted, skipped, failed, cancelled } = record.counts;
+        let seen = Seen {
+            case: case.number,
+            state: record.state.as_str().to_owned(),
+            generation: record.generation.into(),
+            counts: Counts { total, pending, deleted, skipped, failed, cancelled },
+            requested_at: record.requested_at.as_millis(),
+        };
+        self.see_now(&case, record.id.as_str(), seen, world);
+    }
+
+    fn see_now(&self, case: &Case, id: &str, seen: Seen, world: &World) {
+        let before = self.seen.borrow_mut().insert(id.to_owned(), seen.clone());
         let from = before.as_ref().map(|before| before.state.as_str());
         if from != Some(&seen.state) {
             world.sim.count_change(from, &seen.state);
         }
-        if let Some(wrong) =
-            check_counts(&case, &seen, world).or_else(|| check_course(&case, &before?, &seen))
+        if let Some(wrong) = check_counts(case, &seen, world).or_else(|| check_course(case, &before?, &seen))
         {
-            wrong_view(&case, &id, &seen, wrong, &world.sim);
+            wrong_view(case, id, &seen, wrong, &world.sim);
         }
     }
 
