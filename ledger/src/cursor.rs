@@ -6,7 +6,7 @@ use protocol::DeletionId;
 use crate::database::{LedgerError, Row, Statement, Value};
 
 /// A place in a list of a deletion's keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyCursor {
     generation: u64,
     chunk: u64,
@@ -31,6 +31,17 @@ impl FromStr for KeyCursor {
             }
             _ => Err(()),
         }
+    }
+}
+
+#[cfg(feature = "memory")]
+impl KeyCursor {
+    pub(crate) fn at(generation: u32, chunk: u32, position: usize) -> Self {
+        Self { generation: generation.into(), chunk: chunk.into(), position: position as u64 }
+    }
+
+    pub(crate) fn generation(self) -> u64 {
+        self.generation
     }
 }
 

@@ -20,6 +20,8 @@ mod database;
 mod deletion;
 mod failure;
 mod listing;
+#[cfg(feature = "memory")]
+mod memory;
 mod notice;
 mod outbox;
 mod part;
@@ -47,6 +49,8 @@ pub use database::{Database, LedgerError, Row, Statement, Value};
 pub use deletion::{DeletionRecord, ErrorCount, Plan, Verification};
 pub use failure::FailureRecord;
 pub use listing::{DeletionFilter, DeletionPage};
+#[cfg(feature = "memory")]
+pub use memory::MemoryLedger;
 pub use notice::{DueNotice, NoticeOutcome, NoticeReply};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
 pub use part::{Hold, NewPart, PartRecord, PartRef, Sealing};

@@ -47,7 +47,7 @@ pub enum NoticeOutcome {
 }
 
 /// How much too early a message may come and count as in time, in milliseconds: clocks differ.
-const EARLY_MS: u64 = 2_000;
+pub(crate) const EARLY_MS: u64 = 2_000;
 
 /// One for each end of a deletion: what has one already has ended at the same time as it was cancelled.
 const OWE: &str = "\

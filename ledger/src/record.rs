@@ -31,13 +31,13 @@ pub struct RecordBatch {
 /// undecided: nothing is taken for done because nobody said otherwise.
 #[derive(Clone, Debug)]
 pub struct ChunkOutcome {
-    grant: Grant,
-    deleted: Vec<usize>,
-    skipped: Vec<SkippedKey>,
-    failed: Vec<FailedKey>,
-    undecided: Positions,
-    last_error: Option<R2Error>,
-    attempts: u32,
+    pub(crate) grant: Grant,
+    pub(crate) deleted: Vec<usize>,
+    pub(crate) skipped: Vec<SkippedKey>,
+    pub(crate) failed: Vec<FailedKey>,
+    pub(crate) undecided: Positions,
+    pub(crate) last_error: Option<R2Error>,
+    pub(crate) attempts: u32,
 }
 
 /// A key that ends undeleted.

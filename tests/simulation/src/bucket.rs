@@ -9,19 +9,33 @@ use ledger::ListedObject;
 use protocol::limits::{DELETE_KEYS_MAX, LIST_OBJECTS_MAX};
 use protocol::{ObjectKey, R2Error, Timestamp};
 
+use crate::counts::{Call, Count};
 use crate::fault::Fault;
 use crate::plant::Plant;
-use crate::queue::chunk_of;
 use crate::sim::Sim;
 use crate::world::World;
 
 /// How long R2 wants between two writes to one key, in milliseconds.
 const SPACING_MS: u64 = 1_000;
 
+/// When an object was uploaded, by the Workers' clock and by R2's.
+#[derive(Clone, Copy)]
+pub(crate) struct Object {
+    pub(crate) uploaded_at: u64,
+    pub(crate) shown_at: u64,
+}
+
+impl Object {
+    /// Whether it is, by either clock.
+    pub(crate) fn is_older_than(&self, at: u64) -> bool {
+        self.uploaded_at <= at && self.shown_at <= at
+    }
+}
+
 /// What the bucket holds, and since when.
 #[derive(Default)]
 pub(crate) struct BucketState {
-    pub(crate) objects: RefCell<BTreeMap<String, u64>>,
+    pub(crate) objects: RefCell<BTreeMap<String, Object>>,
     pub(crate) written_at: RefCell<BTreeMap<String, u64>>,
     pub(crate) locked: BTreeSet<String>,
     /// From when on nothing is locked any more.
@@ -30,15 +44,16 @@ pub(crate) struct BucketState {
     pub(crate) call_max: usize,
     /// A listing shows no more.
     pub(crate) list_max: usize,
-    pub(crate) calls: Cell<u64>,
-    pub(crate) looks: Cell<u64>,
-    pub(crate) lists: Cell<u64>,
+    /// How much R2's clock is ahead of the Workers', in milliseconds.
+    pub(crate) ahead_ms: i64,
 }
 
 impl BucketState {
     pub(crate) fn upload(&self, key: &str, sim: &Sim) {
         sim.note(|| format!("upload: {key:?}"));
-        self.objects.borrow_mut().insert(key.to_owned(), sim.now());
+        let (uploaded_at, ahead) = (sim.now(), self.ahead_ms);
+        let object = Object { uploaded_at, shown_at: uploaded_at.saturating_add_signed(ahead) };
+        self.objects.borrow_mut().insert(key.to_owned(), object);
         self.written_at.borrow_mut().insert(key.to_owned(), sim.now());
     }
 
@@ -51,8 +66,8 @@ impl BucketState {
 pub(crate) struct Invocation {
     pub(crate) id: u64,
     pub(crate) started_at: u64,
-    /// The chunks that it was given.
-    pub(crate) chunks: Vec<GivenChunk>,
+    /// The chunks that it was given, and how often each was.
+    pub(crate) chunks: Vec<(Rc<GivenChunk>, u32)>,
     /// When it looked at a key, and when the object was uploaded that it saw: each time, since the chunks of a batch look for
     /// themselves.
     pub(crate) looked: RefCell<BTreeMap<String, Vec<Look>>>,
@@ -65,15 +80,10 @@ pub(crate) struct GivenChunk {
     pub(crate) deletion: String,
     pub(crate) generation: u32,
     pub(crate) keys: BTreeSet<String>,
-    pub(crate) attempts: u32,
 }
 
 impl Invocation {
-    pub(crate) fn new<'a>(sim: &Sim, messages: impl Iterator<Item = (&'a str, u32)>) -> Self {
-        let chunks = messages.filter_map(|(body, attempts)| {
-            let (deletion, generation, keys) = chunk_of(body)?;
-            Some(GivenChunk { deletion, generation, keys: keys.into_iter().collect(), attempts })
-        });
+    pub(crate) fn new(sim: &Sim, chunks: impl Iterator<Item = (Rc<GivenChunk>, u32)>) -> Self {
         Self {
             id: sim.next_number(),
             started_at: sim.now(),
@@ -180,9 +190,9 @@ impl SimBucket {
             }
             world.bucket.written_at.borrow_mut().insert(key.clone(), now);
             let removed = world.bucket.objects.borrow_mut().remove(key);
-            if let Some(uploaded_at) = removed {
+            if let Some(object) = removed {
                 world.sim.note(|| format!("gone: {key:?}, by invocation {}", invocation.id));
-                world.oracle.removed(invocation, key, uploaded_at, &world.sim);
+                world.oracle.removed(invocation, key, object, &world.sim);
             }
         }
         world
@@ -199,7 +209,8 @@ impl Bucket for SimBucket {
         if !(1..=DELETE_KEYS_MAX).contains(&keys.len()) {
             sim.violate(|| format!("a delete of {} keys", keys.len()));
         }
-        world.bucket.calls.set(world.bucket.calls.get() + 1);
+        sim.count(Count::DeleteCalls);
+        let within = sim.enter(Call::Delete);
         let _call = world.oracle.call_begins(&self.invocation, &keys, sim);
         self.maybe_upload(call.keys());
         let (there, back) = (self.latency(), self.latency());
@@ -215,6 +226,7 @@ impl Bucket for SimBucket {
         } else {
             sim.sleep(there).await;
             let answer = Self::carry_out(world, &self.invocation, &keys);
+            within.take_effect();
             sim.sleep(back).await;
             answer
         };
@@ -224,10 +236,12 @@ impl Bucket for SimBucket {
     async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
         let (world, sim) = (&self.world, &self.world.sim);
         let (key, began_at) = (key.as_str(), sim.now());
-        world.bucket.looks.set(world.bucket.looks.get() + 1);
+        sim.count(Count::Looks);
+        let within = sim.enter(Call::Look);
         self.maybe_upload(std::iter::once(key));
         sim.sleep(self.latency()).await;
-        let found = world.bucket.objects.borrow().get(key).copied();
+        let found = world.bucket.objects.borrow().get(key).map(|object| object.shown_at);
+        within.take_effect();
         let blind = sim.fails(Fault::R2Blind);
         sim.sleep(self.latency()).await;
         if blind {
@@ -249,10 +263,11 @@ impl Bucket for SimBucket {
         if !(1..=LIST_OBJECTS_MAX).contains(&limit) {
             sim.violate(|| format!("a listing of {limit} objects"));
         }
-        world.bucket.lists.set(world.bucket.lists.get() + 1);
+        sim.count(Count::Listings);
+        let within = sim.enter(Call::List);
         sim.sleep(self.latency()).await;
         let (mut listing, mut seen) = (Listing::default(), Vec::new());
-        for (key, &uploaded_at) in &*world.bucket.objects.borrow() {
+        for (key, &Object { shown_at: uploaded_at, .. }) in &*world.bucket.objects.borrow() {
             if !key.starts_with(prefix) || start_after.is_some_and(|after| key.as_str() <= after) {
                 continue;
             }
@@ -276,6 +291,7 @@ impl Bucket for SimBucket {
             let uploaded_at = Timestamp::from_millis(shown);
             listing.objects.push(ListedObject { key: key.clone(), size: key.len() as u64, uploaded_at });
         }
+        within.take_effect();
         self.maybe_upload(seen.iter().map(|(key, _)| key.as_str()));
         let blind = sim.fails(Fault::R2Blind);
         sim.sleep(self.latency()).await;

@@ -7,21 +7,28 @@ use producer::{Ports, Request, ResponseBody};
 use protocol::rfc3339;
 use serde_json::{Value, json};
 
+use crate::bucket::Invocation;
+use crate::counts::Count;
 use crate::fault::Fault;
 use crate::plant::Plant;
 use crate::queue::SimQueue;
 use crate::services::{NoAssets, NoLimiter, SimBody, SimHost};
 use crate::sim::mortal;
-use crate::workload::Case;
+use crate::workload::{Case, How, Token};
 use crate::world::World;
 
-/// A request, with the one token that there is.
-pub(crate) fn request(method: &str, target: &str, body: SimBody) -> Request<SimBody> {
+/// A request.
+pub(crate) fn request(method: &str, target: &str, token: Token, body: SimBody) -> Request<SimBody> {
+    let token = match token {
+        Token::Whole => crate::world::TOKEN,
+        Token::Narrow => "narrow",
+        Token::Reader => "reader",
+    };
     Request {
         method: method.to_owned(),
         target: target.to_owned(),
         client_address: None,
-        authorization: Some(format!("Bearer {}", crate::world::TOKEN)),
+        authorization: Some(format!("Bearer {token}")),
         content_type: Some("application/json".to_owned()),
         content_length: None,
         content_encoding: None,
@@ -34,24 +41,45 @@ pub(crate) fn request(method: &str, target: &str, body: SimBody) -> Request<SimB
 /// The answer to a request, as far as it reaches the client: status and body.
 type Answer = Option<(u16, Value)>;
 
+/// What is sent with a request.
+enum Sent<'a> {
+    Nothing,
+    Json(&'a Value),
+    Lines(&'a [String]),
+}
+
 async fn ask(
     world: &Rc<World>,
-    method: &str,
-    target: &str,
-    body: Option<Value>,
+    token: Token,
+    (method, target): (&str, &str),
+    sent: Sent<'_>,
     key: Option<&str>,
 ) -> Answer {
     let sim = &world.sim;
     sim.sleep(sim.between(1, 60)).await;
-    let bytes = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
-    let mut request = request(method, target, SimBody { sim: Some(Rc::clone(sim)), bytes });
+    let is_lines = matches!(sent, Sent::Lines(_));
+    let bytes = match sent {
+        Sent::Nothing => Vec::new(),
+        Sent::Json(body) => body.to_string().into_bytes(),
+        Sent::Lines(keys) => {
+            let lines: Vec<String> = keys.iter().map(|key| json!(key).to_string()).collect();
+            lines.join("\n").into_bytes()
+        }
+    };
+    // Without a length there must be room for the longest, and to find that takes a tenth of a schedule's time.
+    let length = (sim.draw(fastrand::Rng::f64) < 0.95).then_some(bytes.len());
+    let mut request = request(method, target, token, SimBody { sim: Some(Rc::clone(sim)), bytes });
+    request.content_length = length;
+    if is_lines {
+        request.content_type = Some("application/x-ndjson".to_owned());
+    }
     if world.plant != Some(Plant::IgnoresIdempotencyKeys) {
         request.idempotency_key = key.map(str::to_owned);
     }
     let life = sim.fails(Fault::ProducerDies).then(|| sim.draw_fault(|rng| rng.u32(0..25)));
     let (queue, host) = (SimQueue::of_producer(world), SimHost { world: Rc::clone(world) });
     let ports = Ports {
-        ledger: &*world.ledger,
+        ledger: &world.ledger,
         queue: &queue,
         limiter: &NoLimiter,
         assets: &NoAssets,
@@ -59,7 +87,7 @@ async fn ask(
         memory: &world.memory,
         config: Ok(&world.config),
     };
-    let response = mortal(life, producer::answer(request, &ports)).await;
+    let response = mortal(sim, life, producer::answer(request, &ports)).await;
     world.look_now_and_then();
     let response = response?;
     sim.note(|| format!("{method} {target}: {}", response.status));
@@ -85,7 +113,13 @@ async fn pause(world: &World) {
 /// One client, from its first request to its last.
 pub(crate) async fn client(world: Rc<World>, case: Rc<Case>) {
     world.sim.sleep(case.starts_at - world.sim.now()).await;
-    let id = begin(&world, &case).await;
+    let id = match case.plan_of {
+        None => begin(&world, &case, None).await,
+        Some(dry_run) => match plan_of(&world, dry_run).await {
+            Some(plan) => begin(&world, &case, Some(&plan)).await,
+            None => None,
+        },
+    };
     if let Some(id) = &id {
         if let Some(wait) = case.cancels_after {
             case.progress.borrow_mut().may_be_cancelled = true;
@@ -108,15 +142,40 @@ pub(crate) async fn client(world: Rc<World>, case: Rc<Case>) {
     }
 }
 
+/// The id of a dry run, when it is over and has counted everything.
+async fn plan_of(world: &Rc<World>, dry_run: usize) -> Option<String> {
+    for _ in 0..20 {
+        let id = world.oracle.cases.borrow().get(dry_run)?.progress.borrow().id.clone();
+        if let Some(id) = id {
+            let (_, view) = world.read(&format!("/v1/deletions/{id}"))?;
+            match view.get("state").and_then(Value::as_str)? {
+                "planned" => return Some(id),
+                "failed" | "cancelled" => return None,
+                _ => {}
+            }
+        }
+        world.sim.sleep(600_000).await;
+    }
+    None
+}
+
 /// Asks for the deletion until it is accepted: its id.
-async fn begin(world: &Rc<World>, case: &Case) -> Option<String> {
+async fn begin(world: &Rc<World>, case: &Case, plan: Option<&str>) -> Option<String> {
+    let (body, keys) = (case.body(plan), case.keys.iter().cloned().collect::<Vec<_>>());
+    let target = match case.how {
+        How::Json => "/v1/deletions".to_owned(),
+        How::Wait => "/".to_owned(),
+        How::Lines if !case.parts.is_empty() => "/v1/deletions".to_owned(),
+        How::Lines => format!("/v1/deletions{}", case.query()),
+    };
     for _ in 0..case.tries {
         {
             let progress = &mut *case.progress.borrow_mut();
             (progress.requests, progress.is_in_flight) = (progress.requests + 1, true);
         }
-        let answer =
-            ask(world, "POST", "/v1/deletions", Some(case.body()), case.idempotency_key.as_deref()).await;
+        let is_lines = case.how == How::Lines && case.parts.is_empty();
+        let sent = if is_lines { Sent::Lines(&keys) } else { Sent::Json(&body) };
+        let answer = ask(world, case.token, ("POST", &target), sent, case.idempotency_key.as_deref()).await;
         {
             let progress = &mut *case.progress.borrow_mut();
             (progress.is_in_flight, progress.last_answered_at) = (false, world.sim.now());
@@ -124,6 +183,11 @@ async fn begin(world: &Rc<World>, case: &Case) -> Option<String> {
         if is_worth_another(&answer) {
             pause(world).await;
             continue;
+        }
+        if let Some((200, results)) = &answer
+            && case.how == How::Wait
+        {
+            return see_results(world, case, results);
         }
         let text = |name: &str| answer.as_ref()?.1.get(name)?.as_str().map(str::to_owned);
         let requested_at = text("requested_at").as_deref().and_then(rfc3339::parse);
@@ -134,27 +198,74 @@ async fn begin(world: &Rc<World>, case: &Case) -> Option<String> {
         let progress = &mut *case.progress.borrow_mut();
         (progress.id, progress.requested_at) = (Some(id.clone()), Some(at.as_millis()));
         world.oracle.see_answer(view, world);
+        if plan.is_some() {
+            world.sim.count(Count::PlansCarriedOut);
+        }
+        if is_lines {
+            world.sim.count(Count::AskedForInLines);
+        }
+        if keys.len() > 1_000 {
+            world.sim.count(Count::AskedForMoreThanACall);
+        }
         return Some(id);
     }
     None
+}
+
+/// What `POST /` says of each key: whether that is so. The deletion's id, if there can be only one.
+fn see_results(world: &Rc<World>, case: &Case, results: &Value) -> Option<String> {
+    world.sim.count(Count::WaitedFor);
+    let results = results.get("results").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let objects = world.bucket.objects.borrow();
+    let is_there = |key: &str| objects.get(key).is_some_and(|object| object.is_older_than(case.starts_at));
+    for result in results {
+        let key = result.get("key").and_then(Value::as_str).unwrap_or_default();
+        let is_done = result.get("success").and_then(Value::as_bool) == Some(true);
+        if is_done && is_there(key) && !case.dry_run {
+            world
+                .sim
+                .violate(|| format!("case {}: {key:?} is said to be gone, and still there", case.number));
+        }
+    }
+    if results.len() != case.keys.len() {
+        let keys = results.len();
+        world.sim.violate(|| format!("case {}: {keys} results for {} keys", case.number, case.keys.len()));
+    }
+    let (_, page) = world.read(&format!("/v1/deletions?label.case={}", case.number))?;
+    let [view] = page.get("deletions")?.as_array()?.as_slice() else { return None };
+    let id = view.get("id")?.as_str()?.to_owned();
+    let requested_at = rfc3339::parse(view.get("requested_at")?.as_str()?)?;
+    let progress = &mut *case.progress.borrow_mut();
+    (progress.id, progress.requested_at) = (Some(id.clone()), Some(requested_at.as_millis()));
+    Some(id)
 }
 
 /// Puts every part and seals: whether that has succeeded.
 async fn put_parts(world: &Rc<World>, case: &Case, id: &str) -> bool {
     for (index, keys) in case.parts.iter().enumerate() {
         let target = format!("/v1/deletions/{id}/parts/{}", index + 1);
-        if !insist(world, case, "PUT", &target, json!({ "objectKeys": keys })).await {
+        let body = json!({ "objectKeys": keys });
+        let lines = (case.how == How::Lines).then_some(keys.as_slice());
+        if !insist(world, case, "PUT", &target, &body, lines).await {
             return false;
         }
     }
     let seal = json!({ "parts": case.parts.len(), "total_keys": case.keys.len() });
-    insist(world, case, "POST", &format!("/v1/deletions/{id}/seal"), seal).await
+    insist(world, case, "POST", &format!("/v1/deletions/{id}/seal"), &seal, None).await
 }
 
 /// Asks until the answer is 202, or there is none that is worth waiting for.
-async fn insist(world: &Rc<World>, case: &Case, method: &str, target: &str, body: Value) -> bool {
+async fn insist(
+    world: &Rc<World>,
+    case: &Case,
+    method: &str,
+    target: &str,
+    body: &Value,
+    lines: Option<&[String]>,
+) -> bool {
     for _ in 0..case.tries {
-        let answer = ask(world, method, target, Some(body.clone()), None).await;
+        let sent = lines.map_or(Sent::Json(body), Sent::Lines);
+        let answer = ask(world, case.token, (method, target), sent, None).await;
         if is_worth_another(&answer) {
             pause(world).await;
             continue;
@@ -173,7 +284,9 @@ async fn insist(world: &Rc<World>, case: &Case, method: &str, target: &str, body
 
 async fn cancel(world: &Rc<World>, case: &Case, id: &str) {
     for _ in 0..case.tries {
-        let answer = ask(world, "POST", &format!("/v1/deletions/{id}/cancel"), None, None).await;
+        let answer =
+            ask(world, case.token, ("POST", &format!("/v1/deletions/{id}/cancel")), Sent::Nothing, None)
+                .await;
         if let Some((200, view)) = &answer {
             let state = view.get("state").and_then(Value::as_str).unwrap_or_default();
             match state {
@@ -194,7 +307,7 @@ async fn cancel(world: &Rc<World>, case: &Case, id: &str) {
 }
 
 /// Has the failures sent again, if there are any.
-async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
+pub(crate) async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
     let Some((200, view)) = world.read(&format!("/v1/deletions/{id}")) else { return };
     if view.get("state").and_then(Value::as_str) != Some("failed") {
         return;
@@ -202,13 +315,25 @@ async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
     {
         let progress = &mut *case.progress.borrow_mut();
         // A cancellation that came too late for every key is over too.
-        (progress.is_redriving, progress.closed_at, progress.cancelled_at) = (true, None, None);
+        (progress.closed_at, progress.cancelled_at) = (None, None);
+        progress.redriving += 1;
     }
+    let is_at_work =
+        |invocation: &Rc<Invocation>| invocation.chunks.iter().any(|(chunk, _)| chunk.deletion == id);
+    let was_at_work = world.queue.invocations.borrow().iter().any(is_at_work);
     let mut is_unsure = true;
     for _ in 0..4 {
-        let answer = ask(world, "POST", &format!("/v1/deletions/{id}/redrive"), None, None).await;
+        let answer =
+            ask(world, Token::Whole, ("POST", &format!("/v1/deletions/{id}/redrive")), Sent::Nothing, None)
+                .await;
         match &answer {
-            Some((200 | 202, _)) => is_unsure = false,
+            Some((status @ (200 | 202), _)) => {
+                is_unsure = false;
+                if *status == 202 {
+                    world.sim.count(Count::Redrives);
+                    world.sim.count_many(Count::RedrivesDuringDelivery, was_at_work.into());
+                }
+            }
             answer if is_worth_another(answer) => {
                 pause(world).await;
                 continue;
@@ -220,10 +345,79 @@ async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
     }
     {
         let progress = &mut *case.progress.borrow_mut();
-        progress.is_redriving = false;
+        progress.redriving -= 1;
         progress.is_redrive_unsure |= is_unsure;
     }
     world.look();
+}
+
+/// Has the failures of all deletions sent again.
+pub(crate) async fn redrive_all(world: Rc<World>, at: u64) {
+    world.sim.sleep(at - world.sim.now()).await;
+    let cases = world.oracle.cases.borrow().clone();
+    for case in &cases {
+        let id = case.progress.borrow().id.clone();
+        let state = id.and_then(|id| world.read(&format!("/v1/deletions/{id}")));
+        let state = state.as_ref().and_then(|(_, view)| view.get("state")?.as_str());
+        let progress = &mut *case.progress.borrow_mut();
+        progress.redriving += 1;
+        progress.closed_at = None;
+        // A cancellation that came too late for every key is over with it, and one that is under way can come too late.
+        if state != Some("cancelled") {
+            progress.cancelled_at = None;
+        }
+    }
+    // What one request has begun and not sent, the next does not see: it is upkeep's.
+    let mut is_unsure = false;
+    for _ in 0..4 {
+        let answer = ask(&world, Token::Whole, ("POST", "/v1/redrives"), Sent::Json(&json!({})), None).await;
+        if is_worth_another(&answer) {
+            is_unsure = true;
+            pause(&world).await;
+            continue;
+        }
+        match answer {
+            Some((202, view)) => {
+                let keys = view.get("keys").and_then(Value::as_u64).unwrap_or_default();
+                world.sim.count_many(Count::RedrivesOfAll, u64::from(keys > 0));
+            }
+            answer => world.sim.violate(|| format!("a redrive of all is answered with {answer:?}")),
+        }
+        break;
+    }
+    for case in &cases {
+        let progress = &mut *case.progress.borrow_mut();
+        progress.redriving -= 1;
+        progress.is_redrive_unsure |= is_unsure;
+    }
+    world.look();
+}
+
+/// Tries what the token does not allow: it is refused, and whatever is deleted all the same, the oracle sees.
+pub(crate) async fn trespass(world: Rc<World>, at: u64) {
+    world.sim.sleep(at - world.sim.now()).await;
+    let foreign = {
+        let cases = world.oracle.cases.borrow();
+        let own = cases.iter().find(|case| case.token == Token::Whole);
+        own.and_then(|case| case.progress.borrow().id.clone())
+    };
+    let body = json!({ "objectKeys": ["a/0", crate::workload::BYSTANDER] });
+    let sweep = json!({ "prefixes": ["a/"] });
+    let (token, method, target, sent) = match (world.sim.between(0, 4), foreign) {
+        (0, Some(id)) => (Token::Narrow, "POST", format!("/v1/deletions/{id}/cancel"), Sent::Nothing),
+        (1, Some(id)) => (Token::Narrow, "POST", format!("/v1/deletions/{id}/redrive"), Sent::Nothing),
+        (2, Some(id)) => (Token::Reader, "GET", format!("/v1/deletions/{id}/failures"), Sent::Nothing),
+        (3, _) => (Token::Narrow, "POST", "/v1/deletions".to_owned(), Sent::Json(&sweep)),
+        (4, _) => (Token::Reader, "POST", "/v1/deletions".to_owned(), Sent::Json(&body)),
+        _ => (Token::Narrow, "POST", "/v1/deletions".to_owned(), Sent::Json(&body)),
+    };
+    match ask(&world, token, (method, &target), sent, None).await {
+        Some((403 | 404, _)) => world.sim.count(Count::Trespasses),
+        Some((status @ 200..300, _)) => {
+            world.sim.violate(|| format!("stray: {method} {target} by {token:?} is answered with {status}"));
+        }
+        _ => {}
+    }
 }
 
 /// What somebody who only looks is answered: at once, and without faults.
@@ -239,7 +433,7 @@ pub(crate) fn read(world: &World, host: &impl producer::Host, target: &str) -> A
         }
     }
     let ports = Ports {
-        ledger: &*world.direct,
+        ledger: &world.direct,
         queue: &NoQueue,
         limiter: &NoLimiter,
         assets: &NoAssets,
@@ -247,7 +441,7 @@ pub(crate) fn read(world: &World, host: &impl producer::Host, target: &str) -> A
         memory: &world.memory,
         config: Ok(&world.config),
     };
-    let request = request("GET", target, SimBody { sim: None, bytes: Vec::new() });
+    let request = request("GET", target, Token::Whole, SimBody { sim: None, bytes: Vec::new() });
     let response = producer::answer(request, &ports).now_or_never()?;
     let ResponseBody::Text(text) = response.body else { return None };
     Some((response.status, serde_json::from_str(&text).unwrap_or_default()))

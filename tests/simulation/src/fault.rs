@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use crate::Mode;
 use crate::sim::BEGINS_AT;
+use crate::without::Without;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +137,16 @@ impl Rates {
         let span = if rng.bool() { 600_000 } else { 6 * 3_600_000 };
         let span = if outage { 86_400_000 } else { rng.u64(60_000..span) };
         Self { rates, healed_at: BEGINS_AT + span }
+    }
+
+    /// The same without some of them.
+    pub(crate) fn without(mut self, without: Without) -> Self {
+        for (fault, rate) in Fault::ALL.iter().zip(&mut self.rates) {
+            if without.fault(*fault) {
+                *rate = 0.0;
+            }
+        }
+        self
     }
 
     pub(crate) fn of(&self, fault: Fault) -> f64 {

@@ -19,21 +19,24 @@
 
 mod bucket;
 mod client;
+mod counts;
 mod fault;
 mod oracle;
 mod plant;
 mod queue;
-mod report;
 mod services;
 mod sim;
+mod sim_ledger;
+mod without;
 mod workload;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use counts::{Count, Outcome, Totals};
 pub use fault::Fault;
 pub use plant::Plant;
-pub use report::{Outcome, Totals};
+pub use without::Without;
 
 /// What the platform may do, and who puts it right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -50,28 +53,75 @@ impl Mode {
     pub const ALL: [Self; 2] = [Self::QueueOnly, Self::SelfHealing];
 }
 
+/// What the ledger of a schedule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum LedgerKind {
+    /// The SQL that is deployed, on a SQLite.
+    Sql,
+    /// One in memory that a test of the ledger's own holds equal to it: for many schedules.
+    Memory,
+}
+
+/// How schedules are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What may go wrong.
+    pub mode: Mode,
+    /// On which ledger.
+    pub ledger: LedgerKind,
+    /// With which bug.
+    pub plant: Option<Plant>,
+    /// Whether it is told, step by step.
+    pub is_traced: bool,
+    /// What is taken out of it.
+    pub without: Without,
+}
+
+impl Settings {
+    /// Nothing planted, nothing told.
+    pub fn new(mode: Mode, ledger: LedgerKind) -> Self {
+        Self { mode, ledger, plant: None, is_traced: false, without: Without::default() }
+    }
+
+    /// With a bug planted: on the SQL if that is where the bug is.
+    pub fn planted(plant: Plant) -> Self {
+        Self { plant: Some(plant), ..Self::new(plant.mode(), plant.ledger()) }
+    }
+
+    /// The command that runs a schedule again, step by step.
+    pub fn replay_command(&self, seed: u64) -> String {
+        let Self { mode, ledger, plant, without, .. } = self;
+        let plant = plant.map(|plant| format!(" --plant {}", name_of(&plant))).unwrap_or_default();
+        let without =
+            if *without == Without::default() { String::new() } else { format!(" --without {without}") };
+        format!(
+            "cargo run -p simulation -- --seed {seed} --mode {mode} --ledger {}{plant}{without}",
+            name_of(ledger)
+        )
+    }
+}
+
 /// Runs one schedule. A panic of the code is a violation.
-pub fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| world::run(seed, mode, plant, is_traced))).unwrap_or_else(|_| Outcome {
+pub fn run(seed: u64, settings: Settings) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| world::run(seed, settings))).unwrap_or_else(|_| Outcome {
         violation: Some("a panic".to_owned()),
         hash: 0,
-        totals: Totals { schedules: 1, ..Totals::default() },
+        totals: Totals::default(),
     })
 }
 
-/// The command that runs a schedule again.
-pub fn replay_command(seed: u64, mode: Mode, plant: Option<Plant>) -> String {
-    let plant = plant.map(|plant| format!(" --plant {}", name_of(plant))).unwrap_or_default();
-    format!("cargo run -p simulation -- --seed {seed} --mode {mode}{plant}")
+/// A value as the command line has it.
+pub fn name_of(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// A planted bug as the command line has it.
-pub fn name_of(plant: Plant) -> String {
-    use clap::ValueEnum as _;
-    plant.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+/// A failing schedule without all that it fails without too.
+pub fn shrink(seed: u64, settings: Settings) -> Settings {
+    let fails = |without| run(seed, Settings { without, ..settings }).violation.is_some();
+    Settings { without: settings.without.shrink(fails), ..settings }
 }
 
 /// The first of these seeds whose schedule catches a planted bug, and what it shows.
 pub fn first_to_catch(plant: Plant, seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
-    seeds.into_iter().find_map(|seed| Some((seed, run(seed, plant.mode(), Some(plant), false).violation?)))
+    seeds.into_iter().find_map(|seed| Some((seed, run(seed, Settings::planted(plant)).violation?)))
 }

@@ -1,11 +1,16 @@
 //! Runs schedules: many, or one again.
 
+mod long_run;
+
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum as _};
-use simulation::{Mode, Plant, Totals, first_to_catch, name_of, replay_command, run};
+use simulation::{LedgerKind, Mode, Plant, Settings, Without, first_to_catch, name_of, run, shrink};
+
+use crate::long_run::{LongRun, Runs};
 
 /// Runs the Workers' cores on simulated services, in as many schedules as there are seeds.
 #[derive(Parser)]
@@ -13,81 +18,87 @@ struct Arguments {
     /// One seed: its schedule is told, step by step.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many seeds in each mode.
-    #[arg(long, default_value_t = 1_000)]
-    seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// How many seeds in each mode, or from which to before which: `5000..6000`.
+    #[arg(long, default_value = "1000", value_parser = parse_seeds)]
+    seeds: Range<u64>,
+    /// On so many cores.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
     /// Only this mode.
     #[arg(long)]
     mode: Option<Mode>,
+    /// On this ledger.
+    #[arg(long, default_value = "memory")]
+    ledger: LedgerKind,
     /// With this bug planted.
     #[arg(long)]
     plant: Option<Plant>,
     /// Leaves the planted bugs out.
     #[arg(long)]
     no_plants: bool,
+    /// Writes down in this folder how far it is, and goes on from there.
+    #[arg(long)]
+    progress: Option<PathBuf>,
+    /// Stops after so long; what is left is left to the next time.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Only shows how far it is.
+    #[arg(long, requires = "progress")]
+    table: bool,
+    /// Leaves these out of the schedule, as a shrunk one says.
+    #[arg(long, default_value = "")]
+    without: Without,
 }
 
 /// How many seeds a planted bug has to be caught in.
 const PLANT_SEEDS: u64 = 2_000;
 
-#[expect(clippy::print_stdout, reason = "a tool for a terminal")]
-fn main() -> ExitCode {
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| text.replace('_', "").parse::<u64>().map_err(|error| error.to_string());
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..number(to)?),
+        None => Ok(0..number(text)?),
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let modes = arguments.mode.map_or_else(|| Mode::ALL.to_vec(), |mode| vec![mode]);
-    if let Some(seed) = arguments.seed {
-        let mut is_right = true;
-        for mode in modes {
-            let outcome = run(seed, mode, arguments.plant, true);
-            println!(
-                "{mode}, seed {seed}: {}\n{}",
-                outcome.violation.as_deref().unwrap_or("right"),
-                outcome.totals
-            );
-            is_right &= outcome.violation.is_none();
+    let settings = |mode| match arguments.plant {
+        Some(plant) => Settings { without: arguments.without, ..Settings::planted(plant) },
+        None => Settings { without: arguments.without, ..Settings::new(mode, arguments.ledger) },
+    };
+    let is_right = if let Some(seed) = arguments.seed {
+        // Every one of them.
+        modes.into_iter().filter(|&mode| !tell(seed, settings(mode))).count() == 0
+    } else if let Some(plant) = arguments.plant {
+        catch_plants(&[plant])
+    } else {
+        let runs = modes.into_iter().map(|mode| LongRun::new(settings(mode), arguments.seeds.clone()));
+        let mut runs = Runs::new(runs.collect(), arguments.progress.clone())?;
+        if !arguments.table {
+            let most = arguments.minutes.map(|minutes| Duration::from_secs(minutes * 60));
+            runs = runs.explore(arguments.jobs.max(1), most)?;
         }
-        return if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    if let Some(plant) = arguments.plant {
-        return if catch_plants(&[plant]) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    let seeds = arguments.from..arguments.from + arguments.seeds;
-    let mut is_right = true;
-    for mode in modes {
-        is_right &= explore(seeds.clone(), mode);
-    }
-    if !arguments.no_plants {
-        is_right &= catch_plants(Plant::value_variants());
-    }
-    if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        let is_right = runs.show();
+        is_right && (arguments.no_plants || arguments.table || catch_plants(Plant::value_variants()))
+    };
+    Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[expect(clippy::print_stdout, reason = "a tool for a terminal")]
-#[expect(clippy::disallowed_methods, reason = "measures how fast the simulation itself is")]
-fn explore(seeds: Range<u64>, mode: Mode) -> bool {
-    let (started_at, mut totals, mut violations) = (Instant::now(), Totals::default(), Vec::new());
-    for seed in seeds {
-        let outcome = run(seed, mode, None, false);
-        totals.add(&outcome.totals);
-        if let Some(violation) = outcome.violation {
-            println!("{violation}\n    {}", replay_command(seed, mode, None));
-            violations.push(violation);
-        }
+fn tell(seed: u64, settings: Settings) -> bool {
+    let outcome = run(seed, Settings { is_traced: true, ..settings });
+    let Some(violation) = outcome.violation else {
+        println!("{}, seed {seed}: right\n{}", settings.mode, outcome.totals);
+        return true;
+    };
+    println!("{}, seed {seed}: {violation}", settings.mode);
+    let less = shrink(seed, settings);
+    if less.without != settings.without {
+        println!("It takes no more than this:\n    {}", less.replay_command(seed));
     }
-    let per_second = u128::from(totals.schedules) * 1_000 / started_at.elapsed().as_millis().max(1);
-    let count =
-        |of: &[&str]| violations.iter().filter(|text| of.iter().any(|word| text.contains(word))).count();
-    let (lost, stray, twice) =
-        (count(&["lost", "still there"]), count(&["stray"]), count(&["counted twice"]));
-    println!("{mode}\n{totals}  {:<32}{per_second:>14}", "schedules per second");
-    for (name, value) in
-        [("violations", violations.len()), ("lost", lost), ("stray", stray), ("counted twice", twice)]
-    {
-        println!("  {name:<32}{value:>14}");
-    }
-    violations.is_empty()
+    false
 }
 
 #[expect(clippy::print_stdout, reason = "a tool for a terminal")]
@@ -99,7 +110,7 @@ fn catch_plants(plants: &[Plant]) -> bool {
         caught += usize::from(found.is_some());
         let said =
             found.map_or_else(|| "SURVIVES".to_owned(), |(seed, text)| format!("seed {seed:<6}{text}"));
-        println!("  {:<34}{:<14}{said:.100}", name_of(plant), plant.mode().to_string());
+        println!("  {:<34}{:<14}{said:.100}", name_of(&plant), plant.mode().to_string());
     }
     println!("  caught {caught} of {}", plants.len());
     caught == plants.len()

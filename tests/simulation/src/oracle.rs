@@ -1,15 +1,17 @@
 //! What must hold, judged by what can be seen from outside: requests and answers, deliveries, calls of the bucket and what
 //! they remove, and events. It never asks the code what it thinks.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use ledger::DeletionRecord;
 use protocol::{Fence, rfc3339};
 use serde_json::Value;
 
 use crate::Mode;
-use crate::bucket::Invocation;
+use crate::bucket::{Invocation, Object};
+use crate::counts::Count;
 use crate::sim::Sim;
 use crate::workload::Case;
 use crate::world::World;
@@ -28,11 +30,6 @@ pub(crate) struct Oracle {
     calls: Rc<RefCell<BTreeMap<String, u64>>>,
     finished: RefCell<BTreeMap<(String, u32), u32>>,
     noticed: RefCell<BTreeSet<String>>,
-    pub(crate) removals: Cell<u64>,
-    /// Objects that came between a look and its call.
-    pub(crate) races: Cell<u64>,
-    /// The longest time between a look and an effect that removed what had come between, in milliseconds.
-    pub(crate) window_ms: Cell<u64>,
 }
 
 /// What was last seen of a deletion.
@@ -136,27 +133,47 @@ impl Oracle {
     }
 
     /// An object is gone, by a call of an invocation.
-    pub(crate) fn removed(&self, invocation: &Invocation, key: &str, uploaded_at: u64, sim: &Sim) {
-        self.removals.set(self.removals.get() + 1);
+    pub(crate) fn removed(&self, invocation: &Invocation, key: &str, object: Object, sim: &Sim) {
+        let Object { uploaded_at, shown_at } = object;
+        sim.count(Count::ObjectsRemoved);
         let cases = self.cases.borrow();
         let covering: Vec<_> = cases.iter().filter(|case| case.covers(key, invocation.started_at)).collect();
         if covering.is_empty() {
             return sim.violate(|| format!("stray: {key:?} is gone, which nobody has asked for"));
         }
-        let is_old = covering.iter().any(|case| uploaded_at <= case.requested_by(sim.now()));
-        if is_old || covering.iter().any(|case| is_excused(case, key, invocation, None)) {
+        let is_old = |at: u64| covering.iter().any(|case| at <= case.requested_by(sim.now()));
+        if !is_old(uploaded_at) && is_old(shown_at) {
+            sim.count(Count::RemovedBySlowClock);
+        }
+        if is_old(shown_at) || covering.iter().any(|case| is_excused(case, key, invocation, None)) {
             return;
         }
         let looked = invocation.looked.borrow();
         match looked.get(key).and_then(|looks| looks.iter().rev().find(|(at, _)| *at <= uploaded_at)) {
             Some((at, _)) => {
-                self.races.set(self.races.get() + 1);
-                self.window_ms.set(self.window_ms.get().max(sim.now() - at));
+                sim.count(Count::UploadsBetweenLookAndEffect);
+                sim.see_window(sim.now() - at);
             }
             None => {
                 sim.violate(|| format!("the fence: {key:?} is gone, uploaded after every request for it"));
             }
         }
+    }
+
+    /// How many deletions were seen.
+    pub(crate) fn deletions(&self) -> usize {
+        self.seen.borrow().len()
+    }
+
+    /// Whose a deletion is, as far as its client knows.
+    pub(crate) fn case_of(&self, id: &str) -> Option<Rc<Case>> {
+        let cases = self.cases.borrow();
+        cases.iter().find(|case| case.progress.borrow().id.as_deref() == Some(id)).cloned()
+    }
+
+    /// Whether a deletion was seen to be over.
+    pub(crate) fn is_over(&self, id: &str) -> bool {
+        self.seen.borrow().get(id).is_some_and(|seen| is_final(&seen.state))
     }
 
     /// A deletion was told to be over.
@@ -185,12 +202,38 @@ impl Oracle {
 
     /// A deletion as the API shows it at this moment.
     pub(crate) fn see(&self, view: &Value, world: &World) {
-        let Some((case, id, seen)) = self.understand(view, world) else { return };
-        let before = self.seen.borrow_mut().insert(id.clone(), seen.clone());
-        if let Some(wrong) =
-            check_counts(&case, &seen, world).or_else(|| check_course(&case, &before?, &seen))
+        if let Some((case, id, seen)) = self.understand(view, world) {
+            self.see_now(&case, &id, seen, world);
+        }
+    }
+
+    /// A deletion as the ledger has it at this moment.
+    pub(crate) fn see_record(&self, record: &DeletionRecord, world: &World) {
+        let number = record.labels.get("case").and_then(|case| case.parse().ok());
+        let case = number.and_then(|number: usize| self.cases.borrow().get(number).cloned());
+        let Some(case) = case else {
+            return world.sim.violate(|| format!("stray: {} is nobody's", record.id));
+        };
+        let protocol::Counts { total, pending, deleted, skipped, failed, cancelled } = record.counts;
+        let seen = Seen {
+            case: case.number,
+            state: record.state.as_str().to_owned(),
+            generation: record.generation.into(),
+            counts: Counts { total, pending, deleted, skipped, failed, cancelled },
+            requested_at: record.requested_at.as_millis(),
+        };
+        self.see_now(&case, record.id.as_str(), seen, world);
+    }
+
+    fn see_now(&self, case: &Case, id: &str, seen: Seen, world: &World) {
+        let before = self.seen.borrow_mut().insert(id.to_owned(), seen.clone());
+        let from = before.as_ref().map(|before| before.state.as_str());
+        if from != Some(&seen.state) {
+            world.sim.count_change(from, &seen.state);
+        }
+        if let Some(wrong) = check_counts(case, &seen, world).or_else(|| check_course(case, &before?, &seen))
         {
-            wrong_view(&case, &id, &seen, wrong, &world.sim);
+            wrong_view(case, id, &seen, wrong, &world.sim);
         }
     }
 
@@ -223,7 +266,7 @@ impl Oracle {
             let mut of_case = seen.values().filter(|seen| seen.case == case.number).peekable();
             let is_over = of_case.peek().is_some() && of_case.all(|seen| is_final(&seen.state));
             let progress = &mut *case.progress.borrow_mut();
-            let may_close = progress.is_sent && !progress.is_redriving;
+            let may_close = progress.is_sent && progress.redriving == 0;
             progress.closed_at =
                 (may_close && is_over).then_some(progress.closed_at.unwrap_or_else(|| sim.now()));
         }
@@ -290,8 +333,8 @@ fn is_excused(case: &Case, key: &str, invocation: &Invocation, now: Option<u64>)
         Fence::Off => true,
         Fence::Always => false,
         Fence::Auto => {
-            let first = |chunk: &crate::bucket::GivenChunk| {
-                chunk.attempts == 1
+            let first = |(chunk, attempts): &(Rc<crate::bucket::GivenChunk>, u32)| {
+                *attempts == 1
                     && chunk.generation == 0
                     && chunk.keys.contains(key)
                     && case.has_id(&chunk.deletion)
@@ -330,7 +373,8 @@ fn check_counts(case: &Case, seen: &Seen, world: &World) -> Option<&'static str>
         return Some("not the number of keys that was asked for");
     }
     let objects = world.bucket.objects.borrow();
-    let is_there = |key: &&String| objects.get(*key).is_some_and(|&at| at <= seen.requested_at);
+    let is_there =
+        |key: &&String| objects.get(*key).is_some_and(|object| object.is_older_than(seen.requested_at));
     let there = case.keys.iter().filter(is_there).count() as u64;
     (deleted > keys - there).then_some("more is said to be deleted than is gone")
 }
@@ -391,7 +435,7 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
             wrong("skipped, and not newer than the request");
         }
     }
-    let given_up = world.queue.dead_letters.get() > 0;
+    let given_up = sim.counted(Count::DeadLetters) > 0;
     for entry in &failures {
         match code_of(entry).as_str() {
             "object_locked" if world.bucket.locked.contains(&key_of(entry)) => {}
@@ -412,7 +456,7 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
     let is_stopped = case.max_objects.is_some() && !failed_prefixes.is_empty();
     let prefixes: &[String] = if is_stopped { &[] } else { &case.prefixes };
     let objects = world.bucket.objects.borrow();
-    for (key, _) in objects.iter().filter(|(_, at)| **at <= seen.requested_at) {
+    for (key, _) in objects.iter().filter(|(_, object)| object.is_older_than(seen.requested_at)) {
         let in_prefix = prefixes.iter().any(|prefix| key.starts_with(prefix));
         let is_told = failed.contains(key) || failed_prefixes.iter().any(|prefix| key.starts_with(prefix));
         if (case.keys.contains(key) || in_prefix) && !is_told {

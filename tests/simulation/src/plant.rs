@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::Mode;
+use crate::{LedgerKind, Mode};
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -75,6 +75,11 @@ impl Plant {
             }
             _ => Mode::QueueOnly,
         }
+    }
+
+    /// The ledger that it can be planted around.
+    pub fn ledger(self) -> LedgerKind {
+        if self.rewrites().is_empty() { LedgerKind::Memory } else { LedgerKind::Sql }
     }
 
     /// What it replaces in a statement of the ledger: the statement's beginning, and what becomes of it.

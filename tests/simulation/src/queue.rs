@@ -6,10 +6,12 @@ use std::rc::Rc;
 use consumer::{Body, Delivery, Notices, Settlement, handle};
 use futures::future::{Either, select};
 use protocol::limits::{CONSUMER_WALL_SECONDS, MESSAGE_BODY_BYTES_MAX, SEND_BYTES_MAX, SEND_MESSAGES_MAX};
-use protocol::{ChunkMessage, QueueError, RETRIES_MAX, Timestamp};
+use protocol::{ChunkMessage, ChunkRef, QueueError, RETRIES_MAX, Timestamp};
 
 use crate::Mode;
-use crate::bucket::{Invocation, SimBucket};
+use crate::bucket::{GivenChunk, Invocation, SimBucket};
+use crate::client::redrive;
+use crate::counts::{Call, Count};
 use crate::fault::Fault;
 use crate::plant::Plant;
 use crate::services::{SimEndpoint, SimHost};
@@ -32,6 +34,21 @@ pub(crate) struct Message {
     attempts: u32,
     sent_at: u64,
     is_dead_letter: bool,
+    /// What of it the oracle knows.
+    chunk: Option<Rc<GivenChunk>>,
+}
+
+impl Message {
+    fn new(sim: &Sim, body: &str) -> Self {
+        Self {
+            id: sim.next_number(),
+            body: Rc::from(body),
+            attempts: 0,
+            sent_at: sim.now(),
+            is_dead_letter: false,
+            chunk: chunk_of(body).map(Rc::new),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -39,9 +56,8 @@ pub(crate) struct QueueState {
     ready: RefCell<Vec<Message>>,
     dead_ready: RefCell<Vec<Message>>,
     is_flushing: Cell<bool>,
-    pub(crate) deliveries: Cell<u64>,
-    pub(crate) dead_letters: Cell<u64>,
-    pub(crate) lost: Cell<u64>,
+    /// The invocations under way.
+    pub(crate) invocations: RefCell<Vec<Rc<Invocation>>>,
 }
 
 /// Stores a message: it is delivered some time after the delay.
@@ -62,7 +78,7 @@ fn store(world: &Rc<World>, message: Message, delay_ms: u64) {
         });
     }
     if is_lost {
-        world.queue.lost.set(world.queue.lost.get() + 1);
+        world.sim.count(Count::MessagesLost);
         return;
     }
     sim.clone().spawn(async move {
@@ -74,7 +90,7 @@ fn store(world: &Rc<World>, message: Message, delay_ms: u64) {
 fn arrive(world: &Rc<World>, message: Message) {
     if world.mode == Mode::SelfHealing && world.sim.now() - message.sent_at > RETENTION_MS {
         world.sim.happened(Fault::MessageLost);
-        world.queue.lost.set(world.queue.lost.get() + 1);
+        world.sim.count(Count::MessagesLost);
         return;
     }
     let ready = if message.is_dead_letter { &world.queue.dead_ready } else { &world.queue.ready };
@@ -106,15 +122,33 @@ async fn deliver(world: Rc<World>, mut batch: Vec<Message>) {
     for message in &mut batch {
         message.attempts += 1;
     }
-    world.queue.deliveries.set(world.queue.deliveries.get() + batch.len() as u64);
-    let invocation =
-        Rc::new(Invocation::new(&sim, batch.iter().map(|message| (&*message.body, message.attempts))));
+    sim.count_many(Count::MessagesDelivered, batch.len() as u64);
+    let invocation = Rc::new(Invocation::new(
+        &sim,
+        batch.iter().filter_map(|message| Some((Rc::clone(message.chunk.as_ref()?), message.attempts))),
+    ));
     sim.note(|| {
         format!("invocation {}: {} messages, dead letters: {is_dead_letter}", invocation.id, batch.len())
     });
+    let is_over = |chunk: &(Rc<GivenChunk>, u32)| world.oracle.is_over(&chunk.0.deletion);
+    let late = invocation.chunks.iter().filter(|chunk| is_over(chunk)).count();
+    sim.count_many(Count::DeliveriesAfterTheEnd, late as u64);
+    // Somebody who has failures sent again while an old message is at work.
+    if late > 0 && sim.draw(fastrand::Rng::f64) < 0.2 {
+        let (world, invocation) = (Rc::clone(&world), Rc::clone(&invocation));
+        sim.spawn(async move {
+            world.sim.sleep(world.sim.between(0, 200)).await;
+            for (chunk, _) in &invocation.chunks {
+                if let Some(case) = world.oracle.case_of(&chunk.deletion) {
+                    redrive(&world, &case, &chunk.deletion).await;
+                }
+            }
+        });
+    }
     if is_dead_letter && world.plant == Some(Plant::ForgetsDeadLetters) {
         return;
     }
+    world.queue.invocations.borrow_mut().push(Rc::clone(&invocation));
     let forgets = world.plant == Some(Plant::FenceForgetsAttempts);
     let deliveries: Vec<Delivery> = batch
         .iter()
@@ -130,18 +164,18 @@ async fn deliver(world: Rc<World>, mut batch: Vec<Message>) {
         sim.draw_fault(|rng| rng.u32(0..most))
     });
     let (bucket, queue) = (SimBucket::new(&world, &invocation), SimQueue::of_consumer(&world));
-    let (host, endpoint) =
-        (SimHost { world: Rc::clone(&world) }, SimEndpoint { world: Rc::clone(&world), posts: Cell::new(0) });
+    let (host, endpoint) = (SimHost { world: Rc::clone(&world) }, SimEndpoint { world: Rc::clone(&world) });
     let notices = Notices { config: Ok(world.notices.as_ref()), queue: &queue, endpoint: &endpoint };
     let name = if is_dead_letter { "r2-deletions-dlq" } else { "r2-deletions" };
     let handled = {
-        let work = Box::pin(handle(name, &deliveries, &bucket, &*world.ledger, &notices, &host));
+        let work = Box::pin(handle(name, &deliveries, &bucket, &world.ledger, &notices, &host));
         let limit = sim.sleep(u64::from(CONSUMER_WALL_SECONDS) * 1_000);
-        match mortal(life, select(work, limit)).await {
+        match mortal(&sim, life, select(work, limit)).await {
             Some(Either::Left((settlements, _))) => Some(settlements),
             _ => None,
         }
     };
+    world.queue.invocations.borrow_mut().retain(|other| other.id != invocation.id);
     world.look_now_and_then();
 
     let garbage = batch.iter().any(|message| is_garbage(&message.body));
@@ -177,10 +211,10 @@ fn retry(world: &Rc<World>, mut message: Message, delay_ms: u64) {
         return store(world, message, delay_ms);
     }
     if message.is_dead_letter {
-        world.queue.lost.set(world.queue.lost.get() + 1);
+        world.sim.count(Count::MessagesLost);
         return;
     }
-    world.queue.dead_letters.set(world.queue.dead_letters.get() + 1);
+    world.sim.count(Count::DeadLetters);
     world.sim.note(|| format!("message {} becomes a dead letter", message.id));
     (message.attempts, message.is_dead_letter) = (0, true);
     store(world, message, 0);
@@ -204,6 +238,7 @@ impl SimQueue {
     async fn store(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
         let (world, sim) = (&self.world, &self.world.sim);
         check_limits(&bodies, delay_seconds, world);
+        let within = sim.enter(Call::Send);
         sim.sleep(sim.between(1, 100)).await;
         let plants_success = !self.is_consumers && world.plant == Some(Plant::AcceptsPartialSends);
         let code = |sim: &Sim| sim.draw_fault(|rng| *rng.choice(&[10250, 10251, 0]).unwrap_or(&0));
@@ -218,27 +253,14 @@ impl SimQueue {
                 continue;
             }
             let Some(body) = self.planted(body) else { continue };
-            let message = Message {
-                id: sim.next_number(),
-                body: Rc::from(body),
-                attempts: 0,
-                sent_at: sim.now(),
-                is_dead_letter: false,
-            };
-            store(world, message, u64::from(delay_seconds) * 1_000);
+            store(world, Message::new(sim, &body), u64::from(delay_seconds) * 1_000);
         }
         if sim.fails(Fault::Garbage) {
             let texts = ["half a mess", "{}", "{\"v\":1}", "{\"v\":2,\"keys\":[]}", "[]"];
             let text = sim.draw_fault(|rng| *rng.choice(&texts).unwrap_or(&""));
-            let message = Message {
-                id: sim.next_number(),
-                body: Rc::from(text),
-                attempts: 0,
-                sent_at: sim.now(),
-                is_dead_letter: false,
-            };
-            store(world, message, 0);
+            store(world, Message::new(sim, text), 0);
         }
+        within.take_effect();
         sim.sleep(sim.between(1, 100)).await;
         if unsure { failed(code(sim)) } else { Ok(()) }
     }
@@ -292,9 +314,9 @@ impl producer::Queue for SimQueue {
     }
 }
 
-/// What of a message the oracle knows.
-pub(crate) fn chunk_of(body: &str) -> Option<(String, u32, Vec<String>)> {
+fn chunk_of(body: &str) -> Option<GivenChunk> {
     let message = ChunkMessage::from_json(body).ok()?;
     let keys = message.keys.iter().map(|key| key.as_str().to_owned()).collect();
-    Some((message.chunk.deletion.to_string(), message.chunk.generation, keys))
+    let ChunkRef { deletion, generation, .. } = message.chunk;
+    Some(GivenChunk { deletion: deletion.to_string(), generation, keys })
 }

@@ -1,52 +1,15 @@
-//! What the Workers stand on, simulated: the ledger's database, the machine, the rate limit, the files, the endpoint.
+//! What the Workers stand on, simulated: the machine, the rate limit, the files, the endpoint.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use consumer::{Endpoint, Webhook};
-use ledger::{Database, LedgerError, Row, SqliteDatabase, Statement};
 use producer::{Assets, BodyError, RateLimiter};
 use protocol::{Event, Log, Timestamp};
 
+use crate::counts::{Call, Count};
 use crate::fault::Fault;
-use crate::plant::Plant;
 use crate::sim::Sim;
 use crate::world::World;
-
-/// Real SQL, at simulated times, that fails before or after it has taken effect.
-pub(crate) struct SimDatabase {
-    pub(crate) sim: Rc<Sim>,
-    pub(crate) database: Rc<SqliteDatabase>,
-    pub(crate) plant: Option<Plant>,
-    /// For the one who only looks: at once, and without faults.
-    pub(crate) is_direct: bool,
-}
-
-impl Database for SimDatabase {
-    async fn batch(&self, mut statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
-        if let Some(plant) = self.plant {
-            for statement in &mut statements {
-                statement.sql = plant.rewrite(statement.sql);
-            }
-        }
-        if self.is_direct {
-            return self.database.batch(statements).await;
-        }
-        let slow = if self.sim.fails(Fault::LedgerSlow) { self.sim.between(1_000, 14_000) } else { 0 };
-        self.sim.sleep(slow + self.sim.between(1, 30)).await;
-        let injected = || Err(LedgerError { cause: "injected".to_owned() });
-        if self.sim.fails(Fault::LedgerRefuses) {
-            self.sim.sleep(slow + 1).await;
-            return injected();
-        }
-        let answer = self.database.batch(statements).await;
-        if let Err(error) = &answer {
-            self.sim.violate(|| format!("SQL: {}", error.cause));
-        }
-        self.sim.sleep(slow + self.sim.between(1, 30)).await;
-        if self.sim.fails(Fault::LedgerUnsure) { injected() } else { answer }
-    }
-}
 
 /// The machine that an invocation runs on.
 pub(crate) struct SimHost {
@@ -134,13 +97,12 @@ impl producer::Body for SimBody {
 /// The operator's endpoint.
 pub(crate) struct SimEndpoint {
     pub(crate) world: Rc<World>,
-    pub(crate) posts: Cell<u64>,
 }
 
 impl Endpoint for SimEndpoint {
     async fn post(&self, webhook: &Webhook<'_>) -> Option<u16> {
         let sim = &self.world.sim;
-        self.posts.set(self.posts.get() + 1);
+        let within = sim.enter(Call::Post);
         sim.sleep(sim.between(1, 300)).await;
         let fails = sim.fails(Fault::EndpointFails);
         match if fails { sim.between(0, 3) } else { 9 } {
@@ -154,6 +116,8 @@ impl Endpoint for SimEndpoint {
             _ => {}
         }
         let told: serde_json::Value = serde_json::from_str(&webhook.body).unwrap_or_default();
+        within.take_effect();
+        sim.count(Count::Notices);
         self.world.oracle.noticed(told.pointer("/data/id").and_then(|id| id.as_str()).unwrap_or_default());
         sim.sleep(sim.between(1, 300)).await;
         if fails { None } else { Some(204) }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use fastrand::Rng;
 
+use crate::counts::{Call, Count, Totals};
 use crate::fault::{Fault, Rates};
 
 /// When every schedule begins: 2025-11-23, in milliseconds since the Unix epoch.
@@ -29,8 +30,10 @@ pub(crate) struct Sim {
     chance: RefCell<Rng>,
     fault_chance: RefCell<Rng>,
     rates: Rates,
-    faults: RefCell<[u64; Fault::ALL.len()]>,
-    pub(crate) steps: Cell<u64>,
+    totals: RefCell<Totals>,
+    steps: Cell<u64>,
+    /// Something is being dropped because whoever was at it dies.
+    is_dying: Cell<bool>,
     hash: Cell<u64>,
     violation: RefCell<Option<String>>,
     is_traced: bool,
@@ -46,8 +49,9 @@ impl Sim {
             chance: RefCell::new(Rng::with_seed(seed ^ 0x05CE_DD1E)),
             fault_chance: RefCell::new(Rng::with_seed(seed ^ 0xFA_0175)),
             rates,
-            faults: RefCell::new([0; Fault::ALL.len()]),
+            totals: RefCell::default(),
             steps: Cell::new(0),
+            is_dying: Cell::new(false),
             hash: Cell::new(0xCBF2_9CE4_8422_2325),
             violation: RefCell::default(),
             is_traced,
@@ -95,15 +99,44 @@ impl Sim {
 
     /// Counts a fault that has happened for another reason than its rate.
     pub(crate) fn happened(&self, fault: Fault) {
-        if let Some(count) = self.faults.borrow_mut().get_mut(fault as usize) {
-            *count += 1;
-        }
+        self.totals.borrow_mut().count_fault(fault);
         self.note(|| format!("fault: {fault:?}"));
     }
 
-    /// How often each fault has happened.
-    pub(crate) fn faults(&self) -> [u64; Fault::ALL.len()] {
-        *self.faults.borrow()
+    pub(crate) fn count(&self, count: Count) {
+        self.count_many(count, 1);
+    }
+
+    pub(crate) fn count_many(&self, count: Count, by: u64) {
+        self.totals.borrow_mut().count(count, by);
+    }
+
+    pub(crate) fn counted(&self, count: Count) -> u64 {
+        self.totals.borrow().of(count)
+    }
+
+    /// A deletion is in another state than when it was last seen.
+    pub(crate) fn count_change(&self, from: Option<&str>, to: &str) {
+        self.totals.borrow_mut().count_change(from, to);
+    }
+
+    /// An object is gone so long after its look, in milliseconds.
+    pub(crate) fn see_window(&self, millis: u64) {
+        let totals = &mut *self.totals.borrow_mut();
+        totals.window_ms = totals.window_ms.max(millis);
+    }
+
+    /// All that has happened.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = self.totals.borrow().clone();
+        totals.count(Count::Schedules, 1);
+        totals.count(Count::Events, self.steps.get());
+        totals
+    }
+
+    /// Somebody is in this call from here on, and may die in it.
+    pub(crate) fn enter(self: &Rc<Self>, call: Call) -> Within {
+        Within { sim: Rc::clone(self), call, has_taken_effect: Cell::new(false) }
     }
 
     /// Writes down what happens, where somebody reads it.
@@ -239,29 +272,59 @@ impl Drop for Sleep {
 }
 
 /// Lets a future live for so many waits, then drops it where it stands: `None`. `None` waits: for ever.
-pub(crate) async fn mortal<T>(waits: Option<u32>, future: impl Future<Output = T>) -> Option<T> {
-    Mortal { future: Box::pin(future), waits }.await
+pub(crate) async fn mortal<T>(sim: &Sim, waits: Option<u32>, future: impl Future<Output = T>) -> Option<T> {
+    Mortal { sim, future: Some(Box::pin(future)), waits }.await
 }
 
-struct Mortal<F> {
-    future: Pin<Box<F>>,
+struct Mortal<'s, F> {
+    sim: &'s Sim,
+    future: Option<Pin<Box<F>>>,
     waits: Option<u32>,
 }
 
-impl<F: Future> Future for Mortal<F> {
+impl<F: Future> Future for Mortal<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Poll::Ready(output) = self.future.as_mut().poll(context) {
+        let Some(future) = &mut self.future else { return Poll::Ready(None) };
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));
         }
         match &mut self.waits {
             None => Poll::Pending,
-            Some(0) => Poll::Ready(None),
+            Some(0) => {
+                self.sim.count(Count::Kills);
+                self.sim.is_dying.set(true);
+                self.future = None;
+                self.sim.is_dying.set(false);
+                Poll::Ready(None)
+            }
             Some(waits) => {
                 *waits -= 1;
                 Poll::Pending
             }
+        }
+    }
+}
+
+/// A call that somebody is in.
+pub(crate) struct Within {
+    sim: Rc<Sim>,
+    call: Call,
+    has_taken_effect: Cell<bool>,
+}
+
+impl Within {
+    /// Whoever dies from here on has done it.
+    pub(crate) fn take_effect(&self) {
+        self.has_taken_effect.set(true);
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        if self.sim.is_dying.get() {
+            self.sim.totals.borrow_mut().count_death(self.call, self.has_taken_effect.get());
         }
     }
 }

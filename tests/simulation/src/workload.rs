@@ -9,9 +9,32 @@ use serde_json::{Value, json};
 
 use crate::Mode;
 use crate::sim::BEGINS_AT;
+use crate::without::{Extra, Without};
 
 /// A key that nobody ever asks for.
 pub(crate) const BYSTANDER: &str = "safe/bystander";
+
+/// Whose token a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// May do everything.
+    Whole,
+    /// May delete what begins with `a/`, and see its own deletions.
+    Narrow,
+    /// May only read.
+    Reader,
+}
+
+/// How a deletion is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// `POST /v1/deletions`, a JSON body.
+    Json,
+    /// The same with a key a line.
+    Lines,
+    /// `POST /`, which waits for the end.
+    Wait,
+}
 
 /// Something that a client wants deleted, and what has become of that as far as the client knows.
 pub(crate) struct Case {
@@ -27,6 +50,10 @@ pub(crate) struct Case {
     pub(crate) verify: bool,
     pub(crate) max_objects: Option<u64>,
     pub(crate) idempotency_key: Option<String>,
+    pub(crate) token: Token,
+    pub(crate) how: How,
+    /// The dry run whose plan it carries out.
+    pub(crate) plan_of: Option<usize>,
     pub(crate) starts_at: u64,
     /// How often the client asks before it gives up.
     pub(crate) tries: u32,
@@ -53,7 +80,8 @@ pub(crate) struct Progress {
     pub(crate) is_sent: bool,
     pub(crate) cancelled_at: Option<u64>,
     pub(crate) may_be_cancelled: bool,
-    pub(crate) is_redriving: bool,
+    /// How many redrives are under way that may open it again.
+    pub(crate) redriving: u32,
     /// Nobody knows whether a redrive was begun.
     pub(crate) is_redrive_unsure: bool,
     pub(crate) closed_at: Option<u64>,
@@ -97,8 +125,18 @@ impl Case {
         self.idempotency_key.is_some() || self.progress.borrow().requests <= 1
     }
 
-    /// The body of its request.
-    pub(crate) fn body(&self) -> Value {
+    /// The parameters of its request, where its keys come as lines.
+    pub(crate) fn query(&self) -> String {
+        let delay = if self.delay_seconds > 0 {
+            format!("&delay_seconds={}", self.delay_seconds)
+        } else {
+            String::new()
+        };
+        format!("?fence={}&label.case={}{delay}", self.fence.as_str(), self.number)
+    }
+
+    /// The body of its request; `plan` is the dry run that it carries out.
+    pub(crate) fn body(&self, plan: Option<&str>) -> Value {
         let mut body = json!({ "labels": { "case": self.number.to_string() }, "fence": self.fence.as_str() });
         let mut set = |name: &str, value: Value| {
             if let Some(body) = body.as_object_mut() {
@@ -110,7 +148,9 @@ impl Case {
         } else if !self.keys.is_empty() {
             set("objectKeys", self.keys.iter().cloned().collect());
         }
-        if !self.prefixes.is_empty() {
+        if let Some(plan) = plan {
+            set("plan", plan.into());
+        } else if !self.prefixes.is_empty() {
             set("prefixes", self.prefixes.iter().cloned().collect());
         }
         if self.delay_seconds > 0 {
@@ -122,7 +162,7 @@ impl Case {
         if self.verify {
             set("verify", true.into());
         }
-        if let Some(max_objects) = self.max_objects {
+        if let Some(max_objects) = self.max_objects.filter(|_| plan.is_none()) {
             set("max_objects", max_objects.into());
         }
         body
@@ -130,6 +170,7 @@ impl Case {
 }
 
 /// A whole schedule's work.
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct Workload {
     pub(crate) cases: Vec<Case>,
     /// What is there at the beginning.
@@ -142,16 +183,27 @@ pub(crate) struct Workload {
     pub(crate) list_max: usize,
     pub(crate) wants_notices: bool,
     pub(crate) has_sweeps: bool,
+    /// How much R2's clock is ahead, in milliseconds.
+    pub(crate) ahead_ms: i64,
+    /// When somebody has all failures sent again.
+    pub(crate) redrives_all_at: Option<u64>,
+    /// When somebody tries what no token of theirs allows.
+    pub(crate) trespasses_at: Vec<u64>,
+    /// Whether it goes on until everything has been removed.
+    pub(crate) outlives_retention: bool,
 }
 
 impl Workload {
-    pub(crate) fn draw(rng: &mut Rng, mode: Mode) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, mode: Mode, without: Without) -> Self {
         let has_sweeps = rng.f64() < if mode == Mode::QueueOnly { 0.3 } else { 0.5 };
         let universe = universe(rng);
         let mut cases = Vec::new();
-        let count = rng.usize(1..=3);
+        let count = *rng.choice(&[1, 1, 1, 2, 2, 3]).unwrap_or(&1);
         for number in 0..count {
             cases.push(draw_case(rng, number, &universe, has_sweeps));
+        }
+        if let Some(plan) = draw_plan(rng, &cases) {
+            cases.push(plan);
         }
         let objects = universe.iter().filter(|_| rng.f64() < 0.8).cloned().collect();
         let mut uploads = Vec::new();
@@ -174,23 +226,105 @@ impl Workload {
             list_max: if rng.bool() { rng.usize(1..8) } else { 1_000 },
             wants_notices: rng.f64() < 0.3,
             has_sweeps,
+            ahead_ms: if rng.f64() < 0.2 { rng.i64(-2_000..=2_000) } else { 0 },
+            redrives_all_at: (rng.f64() < 0.15).then(|| BEGINS_AT + rng.u64(0..8 * 3_600_000)),
+            trespasses_at: (0..if rng.f64() < 0.15 { 3 } else { 0 })
+                .map(|_| BEGINS_AT + either(rng, 5_000, 3_600_000))
+                .collect(),
+            outlives_retention: rng.f64() < 0.1,
         }
+        .without(without)
+    }
+
+    fn without(mut self, without: Without) -> Self {
+        let is_out = |extra| without.extra(extra);
+        if is_out(Extra::Uploads) {
+            self.uploads.clear();
+        }
+        if is_out(Extra::Locks) {
+            self.locked.clear();
+        }
+        if is_out(Extra::RedrivesOfAll) {
+            self.redrives_all_at = None;
+        }
+        if is_out(Extra::Trespasses) {
+            self.trespasses_at.clear();
+        }
+        self.wants_notices &= !is_out(Extra::Notices);
+        if is_out(Extra::SmallCalls) {
+            self.call_max = usize::MAX;
+        }
+        if is_out(Extra::SmallPages) {
+            self.list_max = 1_000;
+        }
+        if is_out(Extra::Skew) {
+            self.ahead_ms = 0;
+        }
+        for case in &mut self.cases {
+            if is_out(Extra::Cancellations) {
+                case.cancels_after = None;
+            }
+            if is_out(Extra::Redrives) {
+                case.redrives_after.clear();
+            }
+            if is_out(Extra::Windows) {
+                case.delay_seconds = 0;
+            }
+            // One that nobody asks for.
+            if without.case(case.number) {
+                case.tries = 0;
+            }
+        }
+        self
     }
 }
 
 /// Few keys, so that they meet; now and then long ones, of which a message holds twenty.
 fn universe(rng: &mut Rng) -> Vec<String> {
-    let long = if rng.f64() < 0.03 { "\u{1}".repeat(1_000) } else { String::new() };
+    let long = if rng.f64() < 0.005 { "\u{1}".repeat(1_000) } else { String::new() };
+    let is_small = rng.bool();
     let names = ["", "0", "1", "2/x", "2/y", "é", "3", "4"];
     let mut universe = Vec::new();
     for folder in ["a/", "ab/", "b/", "c"] {
-        let most = rng.usize(1..=names.len());
+        let most = rng.usize(1..=if is_small { 3 } else { names.len() });
         universe.extend(names.iter().take(most).map(|name| format!("{folder}{name}{long}")));
         if !long.is_empty() {
             universe.extend((0..6).map(|n| format!("{folder}{n}{n}{long}")));
         }
     }
+    // Now and then more than fit into one call.
+    if rng.f64() < 0.000_5 {
+        universe.extend((0..1_100).map(|n| format!("b/w{n:04}")));
+    }
     universe
+}
+
+/// Carries out the plan of one of these, if there is one.
+fn draw_plan(rng: &mut Rng, cases: &[Case]) -> Option<Case> {
+    let is_plan = |case: &&Case| case.dry_run && !case.prefixes.is_empty();
+    let dry_run = cases.iter().find(is_plan).filter(|_| rng.f64() < 0.8)?;
+    let number = cases.len();
+    Some(Case {
+        number,
+        keys: BTreeSet::new(),
+        parts: Vec::new(),
+        prefixes: dry_run.prefixes.clone(),
+        fence: Fence::Auto,
+        delay_seconds: 0,
+        dry_run: false,
+        verify: rng.bool(),
+        // Whatever the plan says.
+        max_objects: Some(0),
+        idempotency_key: Some(format!("case-{number}")),
+        token: Token::Whole,
+        how: How::Json,
+        plan_of: Some(dry_run.number),
+        starts_at: dry_run.starts_at + rng.u64(1_000..3_600_000),
+        tries: rng.u32(1..12),
+        cancels_after: None,
+        redrives_after: Vec::new(),
+        progress: RefCell::default(),
+    })
 }
 
 fn draw_case(rng: &mut Rng, number: usize, universe: &[String], has_sweeps: bool) -> Case {
@@ -218,6 +352,17 @@ fn draw_case(rng: &mut Rng, number: usize, universe: &[String], has_sweeps: bool
         parts = all.chunks(rng.usize(1..=all.len().max(1))).map(<[String]>::to_vec).collect();
     }
     let fence = *rng.choice(&Fence::ALL).unwrap_or(&Fence::Auto);
+    let is_plain = !is_sweep && !in_parts;
+    let is_narrow = is_plain && rng.f64() < 0.1;
+    if is_narrow {
+        keys.retain(|key| key.starts_with("a/"));
+        keys.insert("a/".to_owned());
+    }
+    let how = match rng.u8(..100) {
+        0..8 if is_plain => How::Wait,
+        8..20 if !is_sweep => How::Lines,
+        _ => How::Json,
+    };
     Case {
         number,
         keys,
@@ -225,10 +370,13 @@ fn draw_case(rng: &mut Rng, number: usize, universe: &[String], has_sweeps: bool
         prefixes,
         fence: if rng.f64() < 0.5 { Fence::Auto } else { fence },
         delay_seconds: if rng.f64() < 0.1 { rng.u32(1..120) } else { 0 },
-        dry_run: !in_parts && rng.f64() < 0.06,
+        dry_run: !in_parts && how == How::Json && rng.f64() < if is_sweep { 0.15 } else { 0.06 },
         verify: is_sweep && rng.bool(),
         max_objects,
         idempotency_key: (rng.f64() < 0.7).then(|| format!("case-{number}")),
+        token: if is_narrow { Token::Narrow } else { Token::Whole },
+        how,
+        plan_of: None,
         starts_at: BEGINS_AT + either(rng, 2_000, 1_200_000),
         tries: rng.u32(1..12),
         cancels_after: (rng.f64() < 0.25).then(|| either(rng, 3_000, 900_000)),

@@ -1,26 +1,37 @@
 //! One schedule: both Workers' cores, what they stand on, and who uses them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use consumer::{NoticeConfig, upkeep};
-use ledger::{SqlLedger, SqliteDatabase};
-use producer::{Config, MemoryBudget, Settings};
+use futures::FutureExt as _;
+use ledger::{
+    DeletionFilter, DeletionPage, LedgerError, MemoryLedger, ProducerLedger as _, SqlLedger, SqliteDatabase,
+};
+use producer::{Config, MemoryBudget};
+use protocol::{RETENTION_FAILED_MS, Timestamp};
 use serde_json::Value;
 
-use crate::Mode;
-use crate::bucket::BucketState;
-use crate::client::{LookingHost, client, read};
+use crate::bucket::{BucketState, Object};
+use crate::client::{LookingHost, client, read, redrive_all, trespass};
+use crate::counts::{Count, Outcome};
 use crate::fault::{Fault, Rates};
 use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::queue::{QueueState, SimQueue};
-use crate::report::Outcome;
-use crate::services::{SimDatabase, SimHost};
+use crate::services::SimHost;
 use crate::sim::{BEGINS_AT, Sim, mortal};
+use crate::sim_ledger::{SimDatabase, SimLedger, SimMemory, Timing};
 use crate::workload::{BYSTANDER, Workload};
+use crate::{LedgerKind, Mode, Settings};
 
 pub(crate) const TOKEN: &str = "s3cret";
+
+/// The tokens `narrow` and `reader`.
+const TOKENS: &str = r#"[
+    {"name": "narrow", "sha256": "5eda958e9ddee7721fb71e7a7618c64dbf20cc77b06ba4e4d2269d6c3e50655b", "prefixes": ["a/"]},
+    {"name": "reader", "sha256": "3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30", "roles": ["read"]}
+]"#;
 
 /// How long after the last fault upkeep has to see to it that everything is over, in milliseconds: a message is taken for lost
 /// after 19 hours, a request for abandoned after 24, and one can follow the other.
@@ -30,26 +41,47 @@ pub(crate) struct World {
     pub(crate) sim: Rc<Sim>,
     pub(crate) mode: Mode,
     pub(crate) plant: Option<Plant>,
-    pub(crate) ledger: Rc<SqlLedger<SimDatabase>>,
-    pub(crate) direct: Rc<SqlLedger<SimDatabase>>,
+    pub(crate) ledger: SimLedger,
+    pub(crate) direct: SimLedger,
     pub(crate) bucket: BucketState,
     pub(crate) queue: QueueState,
     pub(crate) oracle: Oracle,
     pub(crate) config: Config,
     pub(crate) notices: Option<NoticeConfig>,
     pub(crate) memory: MemoryBudget,
+    /// What was last looked at, as the ledger has it.
+    picture: RefCell<Option<DeletionPage>>,
 }
 
 impl World {
-    /// Looks at every deletion.
+    /// Looks at every deletion, if the ledger shows another picture than the last time.
     pub(crate) fn look(&self) {
+        let (all, now) = (DeletionFilter::default(), Timestamp::from_millis(self.sim.now()));
+        let page = self.direct.list_deletions(&all, None, 100, now).now_or_never().and_then(Result::ok);
+        let Some(page) = page else {
+            return self.sim.violate(|| "the ledger does not say which deletions there are".to_owned());
+        };
+        let before = self.picture.borrow().clone();
+        if before.as_ref() != Some(&page) {
+            if self.sim.draw(fastrand::Rng::f64) < 0.1 {
+                self.look_through_the_api();
+            } else {
+                page.deletions.iter().for_each(|deletion| self.oracle.see_record(deletion, self));
+            }
+            self.picture.replace(Some(page));
+        }
+        self.oracle.close(&self.sim);
+    }
+
+    /// As anybody could. It takes ten times as long as the rest of a look, and so is left to one look in ten, the last one, and
+    /// every answer.
+    fn look_through_the_api(&self) {
         let Some((200, page)) = self.read("/v1/deletions?page_size=100") else {
             return self.sim.violate(|| "the deletions cannot be listed".to_owned());
         };
         for view in page.get("deletions").and_then(Value::as_array).into_iter().flatten() {
             self.oracle.see(view, self);
         }
-        self.oracle.close(&self.sim);
     }
 
     /// Looks at some moments: a look costs more than the rest.
@@ -95,44 +127,93 @@ impl World {
 /// Goes round until everything is over.
 async fn look_after(world: Rc<World>, healed_at: u64) {
     let sim = Rc::clone(&world.sim);
+    let mut was_over = false;
     while sim.now() < healed_at + CONVERGENCE_MS {
-        let most = if sim.now() < healed_at { 3_600_000 } else { 5 * 3_600_000 };
-        sim.sleep(sim.between(900_000, most)).await;
+        let is_healed = sim.now() >= healed_at;
+        let wait = match (is_healed, was_over) {
+            // Once more a day later, for what only then is overdue: a notice.
+            (true, true) => 86_400_000,
+            (true, false) => sim.between(900_000, 5 * 3_600_000),
+            (false, _) => sim.between(900_000, 3_600_000),
+        };
+        sim.sleep(wait).await;
         let life = sim.fails(Fault::UpkeepDies).then(|| sim.draw_fault(|rng| rng.u32(0..20)));
         let (queue, host) = (SimQueue::of_consumer(&world), SimHost { world: Rc::clone(&world) });
-        mortal(life, upkeep(&*world.ledger, &queue, &host)).await;
+        sim.count(Count::UpkeepRounds);
+        mortal(&sim, life, upkeep(&world.ledger, &queue, &host)).await;
         world.look();
-        // Once more a day later, for what only then is overdue: a notice.
-        if sim.now() > healed_at + 86_400_000 && world.oracle.is_all_over() {
+        let is_over = is_healed && world.oracle.is_all_over();
+        if is_over && was_over {
             break;
         }
+        was_over = is_over;
     }
 }
 
+/// Lets the longest retention pass: whatever is over is removed, and all that belonged to it.
+fn outlive_retention(world: &Rc<World>) {
+    let deletions = world.oracle.is_all_over().then(|| world.oracle.deletions());
+    let looking = Rc::clone(world);
+    world.sim.spawn(async move {
+        for _ in 0..3 {
+            looking.sim.sleep(RETENTION_FAILED_MS / 2 + 1).await;
+            let (queue, host) = (SimQueue::of_consumer(&looking), SimHost { world: Rc::clone(&looking) });
+            upkeep(&looking.ledger, &queue, &host).await;
+        }
+    });
+    world.sim.run();
+    let left =
+        world.read("/v1/deletions").and_then(|(_, page)| page.get("deletions")?.as_array().map(Vec::len));
+    let is_empty = match &world.direct {
+        SimLedger::Memory(SimMemory { ledger, .. }) => ledger.is_empty(),
+        SimLedger::Sql(_) => true,
+    };
+    if left != Some(0) || !is_empty {
+        world
+            .sim
+            .violate(|| format!("after the retention {left:?} deletions are left, nothing else: {is_empty}"));
+    }
+    world.sim.count_many(Count::Expired, deletions.unwrap_or_default() as u64);
+}
+
+/// Longer than any claim lasts, in milliseconds.
+const CLAIMS_END_MS: u64 = 3_600_000;
+
 /// Runs one schedule.
-pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) -> Outcome {
+pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
+    let Settings { mode, ledger: kind, plant, is_traced, without } = settings;
     let rng = &mut fastrand::Rng::with_seed(seed ^ 0x0DD0_F00D);
-    let workload = Workload::draw(rng, mode);
-    let rates = Rates::draw(rng, mode, workload.has_sweeps);
+    let workload = Workload::draw(rng, mode, without);
+    let rates = Rates::draw(rng, mode, workload.has_sweeps).without(without);
     let healed_at = rates.healed_at;
     let sim = Sim::new(seed, rates, is_traced);
-    let (Ok(database), Ok(config), Ok(notices)) = (
-        SqliteDatabase::in_memory(),
-        Config::parse(&Settings { api_token: Some(TOKEN.to_owned()), ..Settings::default() }),
+    let (Ok(tables), Ok(config), Ok(notices)) = (
+        Tables::empty(kind),
+        Config::parse(&producer::Settings {
+            api_token: Some(TOKEN.to_owned()),
+            api_tokens: Some(TOKENS.to_owned()),
+            ..producer::Settings::default()
+        }),
         NoticeConfig::parse(
             workload.wants_notices.then_some("https://example.com/notices"),
             workload.wants_notices.then_some("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
         ),
     ) else {
         sim.violate(|| "the world cannot be set up".to_owned());
-        return Outcome::of(&sim, None);
+        return outcome(&sim);
     };
-    let database = Rc::new(database);
     let ledger = |is_direct| {
-        let (sim, database) = (Rc::clone(&sim), Rc::clone(&database));
-        Rc::new(SqlLedger::new(SimDatabase { sim, database, plant, is_direct }))
+        let timing = Timing { sim: Rc::clone(&sim), is_direct };
+        match &tables {
+            Tables::Sql(database) => {
+                let database = Rc::clone(database);
+                SimLedger::Sql(SqlLedger::new(SimDatabase { database, plant, timing }))
+            }
+            Tables::Memory(ledger) => SimLedger::Memory(SimMemory { ledger: Rc::clone(ledger), timing }),
+        }
     };
     let Workload { cases, objects, uploads, locked, are_locks_lifted, call_max, list_max, .. } = workload;
+    let Workload { redrives_all_at, trespasses_at, outlives_retention, ahead_ms, .. } = workload;
     let world = Rc::new(World {
         ledger: ledger(false),
         direct: ledger(true),
@@ -143,6 +224,7 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
             unlocked_at: if are_locks_lifted { healed_at } else { u64::MAX },
             call_max,
             list_max,
+            ahead_ms,
             ..BucketState::default()
         },
         queue: QueueState::default(),
@@ -150,16 +232,24 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         config,
         notices,
         memory: MemoryBudget::new(24_000_000),
+        picture: RefCell::default(),
         sim,
     });
     let sim = &world.sim;
     for key in objects.into_iter().chain([BYSTANDER.to_owned()]) {
-        world.bucket.objects.borrow_mut().insert(key, BEGINS_AT - 1_000_000);
+        let at = BEGINS_AT - 1_000_000;
+        world.bucket.objects.borrow_mut().insert(key, Object { uploaded_at: at, shown_at: at });
     }
     for case in cases {
         let case = Rc::new(case);
         world.oracle.cases.borrow_mut().push(Rc::clone(&case));
         sim.spawn(client(Rc::clone(&world), case));
+    }
+    if let Some(at) = redrives_all_at {
+        sim.spawn(redrive_all(Rc::clone(&world), at));
+    }
+    for at in trespasses_at {
+        sim.spawn(trespass(Rc::clone(&world), at));
     }
     for (at, key) in uploads {
         let world = Rc::clone(&world);
@@ -172,10 +262,54 @@ pub(crate) fn run(seed: u64, mode: Mode, plant: Option<Plant>, is_traced: bool) 
         sim.spawn(look_after(Rc::clone(&world), healed_at));
     }
     sim.run();
+    // A claim of somebody who died ends by itself, and a cancelled deletion with it.
+    let last = Rc::clone(sim);
+    sim.spawn(async move { last.sleep(CLAIMS_END_MS).await });
+    sim.run();
     if sim.violation().is_none() {
-        world.look();
+        world.look_through_the_api();
+        world.oracle.close(sim);
         world.oracle.finish(&world);
         world.check_unreadable();
+        if mode == Mode::SelfHealing && outlives_retention {
+            outlive_retention(&world);
+        }
     }
-    Outcome::of(sim, Some(&world))
+    // One whose schedule has panicked is not used again.
+    if let Tables::Sql(database) = tables {
+        DATABASE.set(Some(database));
+    }
+    let cases = world.oracle.cases.borrow();
+    sim.count_many(Count::DeletionsAskedFor, cases.len() as u64);
+    let accepted = cases.iter().filter(|case| case.progress.borrow().is_accepted);
+    sim.count_many(Count::Accepted, accepted.count() as u64);
+    outcome(sim)
+}
+
+fn outcome(sim: &Sim) -> Outcome {
+    Outcome { violation: sim.violation(), hash: sim.hash(), totals: sim.totals() }
+}
+
+thread_local! {
+    static DATABASE: Cell<Option<Rc<SqliteDatabase>>> = const { Cell::new(None) };
+}
+
+/// What the ledger of one schedule holds.
+enum Tables {
+    Sql(Rc<SqliteDatabase>),
+    Memory(Rc<MemoryLedger>),
+}
+
+impl Tables {
+    /// The thread's database, emptied, because to prepare every statement anew took longer than to run it; or a new ledger in
+    /// memory.
+    fn empty(kind: LedgerKind) -> Result<Self, LedgerError> {
+        if kind == LedgerKind::Memory {
+            return Ok(Self::Memory(Rc::default()));
+        }
+        match DATABASE.take() {
+            Some(database) => database.clear().map(|()| Self::Sql(database)),
+            None => SqliteDatabase::in_memory().map(|database| Self::Sql(Rc::new(database))),
+        }
+    }
 }
