@@ -47,7 +47,7 @@ impl Description {
     }
 
     /// The methods of each path, `(GET, /v1/deletions)`, each with what is said of it.
-    fn operations(&self) -> Vec<(String, String, &Value)> {
+    pub(crate) fn operations(&self) -> Vec<(String, String, &Value)> {
         let paths = self.at("/paths").as_object().unwrap();
         let operations = paths.iter().flat_map(|(path, item)| {
             let methods = item.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters");

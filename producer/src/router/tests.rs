@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::http::BodyError;
 use crate::openapi::tests::Description;
 
+mod authorization;
 mod bodies;
 mod parts;
 mod reads;
