@@ -323,7 +323,14 @@ impl Both {
             then,
             owe_notices: choices.below(4) > 0,
         };
-        let reply = both!(self, turn_sweep(&turn)).unwrap();
+        let mut reply = both!(self, turn_sweep(&turn)).unwrap();
+        // Its answer was lost, and now and then it was cancelled meanwhile.
+        if choices.below(6) == 5 {
+            if choices.is() {
+                let _ = both!(self, cancel_deletion(&grant.sweep.deletion, self.now));
+            }
+            reply = both!(self, turn_sweep(&turn)).unwrap();
+        }
         if reply.goes_on {
             let SweepTurn { planned, split, .. } = turn;
             let range = split.map_or_else(|| grant.range.clone(), |(range, _)| range);
