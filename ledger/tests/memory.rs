@@ -1,5 +1,12 @@
 //! The ledger in memory answers whatever the SQL answers: both are asked the same, in any order, and all that can be seen of
 //! them is compared after every call.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::range_plus_one,
+    reason = "a panic is how a test fails, and all numbers here are small"
+)]
 
 use std::fmt::Debug;
 
