@@ -318,15 +318,28 @@ WHERE deletion = ?1 AND sweep = ?2 AND step = ?5 AND ended_at IS NULL AND ",
     while_claimed!()
 );
 
-/// ?5 to ?8: keys, and skipped, with what is planned next and without.
+/// What the same turn has left alone before, when it was written and its answer was lost: its position is behind ?6, all keys.
+macro_rules! planned_before {
+    () => {
+        "(SELECT COUNT(*) FROM skips
+          WHERE deletion = ?1 AND generation = 0 AND chunk = 2000000 + ?2 AND position >= ?6)"
+    };
+}
+
+/// ?5 to ?8: keys, and skipped, with what is planned next and without. What was left alone stays so when the deletion is
+/// cancelled between two writes of one turn.
 const RECORD_CHUNK: &str = concat!(
     "\
 UPDATE chunks
 SET keys = CASE WHEN ",
     not_cancelled!(),
-    " THEN ?5 ELSE ?6 END, skipped = CASE WHEN ",
+    " THEN ?5 ELSE ?6 + ",
+    planned_before!(),
+    " END, skipped = CASE WHEN ",
     not_cancelled!(),
-    " THEN ?7 ELSE ?8 END,
+    " THEN ?7 ELSE ?8 + ",
+    planned_before!(),
+    " END,
     deleted = ?9, failed = ?10, last_r2_code = ?11, digest = ?14, recorded_at = ?4, finished_at = ?12,
     claimed_by = CASE WHEN ?13 AND ",
     not_cancelled!(),
@@ -507,7 +520,7 @@ fn record_chunk(turn: &SweepTurn<'_>, bound: impl Fn(Vec<Value>) -> Vec<Value>) 
 }
 
 /// What it wakes is due now, so that the next round leaves it alone for as long as this one did. The step stays: the message
-/// may only be late, and of two the second finds nothing to do.
+/// may only be late, and of two the second finds nothing to do. What was redriven had ended, whoever was told of its request.
 const WAKE: &str = "\
 UPDATE sweeps SET due_at = ?2
 WHERE (deletion, sweep) IN (
@@ -515,7 +528,8 @@ WHERE (deletion, sweep) IN (
     LEFT JOIN chunks AS c ON c.deletion = s.deletion AND c.generation = 0 AND c.chunk = 2000000 + s.sweep
     WHERE s.due_at <= ?1 AND s.ended_at IS NULL AND d.cancelled_at IS NULL AND d.finished_at IS NULL
       AND COALESCE(c.claimed_until, 0) <= ?2
-      AND NOT EXISTS (SELECT 1 FROM parts WHERE deletion = d.id AND generation = 0 AND part = 0 AND enqueued_at IS NULL)
+      AND (d.generation > 0
+        OR NOT EXISTS (SELECT 1 FROM parts WHERE deletion = d.id AND generation = 0 AND part = 0 AND enqueued_at IS NULL))
     ORDER BY s.due_at LIMIT ?3)
 RETURNING deletion, sweep, step";
 

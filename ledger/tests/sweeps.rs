@@ -4,12 +4,14 @@
 
 use futures::executor::block_on;
 use ledger::{
-    ConsumerLedger, DeletionRecord, NewDeletion, NewPart, NewSweep, PartRef, ProducerLedger, SqlLedger,
-    SqliteDatabase, SweepClaim, SweepGrant, SweepReply, SweepState, SweepThen, SweepTurn, SweepTurnReply,
-    UpkeepLedger,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, DeletionRecord, FailedKey,
+    FailureFilter, NewDeletion, NewPart, NewRedrive, NewSweep, PartRef, ProducerLedger, RecordBatch,
+    SqlLedger, SqliteDatabase, SweepClaim, SweepGrant, SweepReply, SweepState, SweepThen, SweepTurn,
+    SweepTurnReply, UpkeepLedger,
 };
 use protocol::{
-    Counts, DeletionId, Fence, Labels, RequestId, State, SweepRange, SweepRef, Timestamp, UnreadableReason,
+    ChunkRef, Counts, DeletionId, FailureCode, Fence, Labels, RequestId, State, SweepRange, SweepRef,
+    Timestamp, UnreadableReason,
 };
 
 const LEASE_MS: u64 = 1_000;
@@ -26,6 +28,11 @@ fn id() -> DeletionId {
 
 /// A ledger with one deletion of these prefixes.
 fn ledger(prefixes: &[&str]) -> Ledger {
+    ledger_with(prefixes, Vec::new(), false)
+}
+
+/// And of a chunk of so many keys each.
+fn ledger_with(prefixes: &[&str], chunk_keys: Vec<usize>, verify: bool) -> Ledger {
     let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
     let deletion = NewDeletion {
         id: id(),
@@ -35,7 +42,7 @@ fn ledger(prefixes: &[&str]) -> Ledger {
         fence: Fence::Auto,
         part: Some(NewPart {
             upload: RequestId::new(at(0), 7),
-            chunk_keys: Vec::new(),
+            chunk_keys,
             duplicates_removed: 0,
             sending_until: at(0),
         }),
@@ -43,7 +50,7 @@ fn ledger(prefixes: &[&str]) -> Ledger {
             ranges: prefixes.iter().copied().map(SweepRange::of).collect(),
             max_objects: None,
         }),
-        verify: false,
+        verify,
         planned_keys: None,
         labels: Labels::default(),
         idempotency: None,
@@ -140,6 +147,36 @@ fn a_cancellation_in_the_middle_of_a_step_lets_no_further_page_be_planned() {
     );
 }
 
+/// The first write's answer is lost, and the deletion is cancelled before the second: what the first has left alone is in the
+/// list, and so it is in the counts.
+#[test]
+fn what_a_turn_has_left_alone_stays_so_when_the_turn_is_written_again_after_a_cancellation() {
+    let ledger = ledger(&["a/"]);
+    let grant = granted(claim(&ledger, "t", 10, step(0)));
+    let go_on = || {
+        let (old, newer) = (vec!["a/1".to_owned()], vec![("a/2".to_owned(), at(5))]);
+        let turn = SweepTurn {
+            grant: &grant,
+            token: "t",
+            now: at(20),
+            attempts: 1,
+            state: &grant.state,
+            failed: Vec::new(),
+            skipped: Vec::new(),
+            planned: Some(grant.state.plan(grant.state.progress.clone(), old, newer).unwrap()),
+            split: None,
+            then: SweepThen::GoOn,
+            owe_notices: false,
+        };
+        block_on(ledger.turn_sweep(&turn)).unwrap()
+    };
+    assert!(go_on().goes_on);
+    assert!(block_on(ledger.cancel_deletion(&id(), at(25))).unwrap());
+    assert!(!go_on().goes_on);
+    assert_eq!(find(&ledger).counts, Counts { total: 1, skipped: 1, ..Counts::default() });
+    assert_eq!(block_on(ledger.list_skips(&id(), None, 10)).unwrap().len(), 1);
+}
+
 #[test]
 fn nothing_is_planned_or_recorded_without_the_claim() {
     let ledger = ledger(&["a/"]);
@@ -200,4 +237,51 @@ fn only_sweeps_of_accepted_deletions_that_nobody_goes_on_with_are_woken() {
     assert_eq!(wake(9_050, 9_200), [step(0)]);
     assert!(block_on(ledger.cancel_deletion(&id(), at(9_300))).unwrap());
     assert_eq!(wake(20_000, 20_000), []);
+}
+
+/// What became of the only key of a chunk: it is deleted, or it has failed. The sweeps that are due then.
+fn decide(ledger: &Ledger, generation: u32, now: u64, is_deleted: bool) -> Vec<SweepRef> {
+    let chunk = ChunkRef { deletion: id(), generation, chunk: 0 };
+    let (token, requests) = ("t".to_owned(), vec![ClaimRequest { chunk, keys: 1 }]);
+    let batch = ClaimBatch { token: token.clone(), now: at(now), until: at(now + LEASE_MS), requests };
+    let Some(ClaimReply::Granted(grant)) = block_on(ledger.claim(&batch)).unwrap().pop() else {
+        panic!("not granted")
+    };
+    let key_json = "\"k\"".to_owned();
+    let failed = FailedKey { position: 0, key_json, code: FailureCode::ObjectLocked, error: None };
+    let failed = if is_deleted { Vec::new() } else { vec![failed] };
+    let outcomes = vec![ChunkOutcome::new(grant, [0], failed, None, 1)];
+    let batch = RecordBatch { token, now: at(now), outcomes, unreadable: Vec::new(), owe_notices: false };
+    block_on(ledger.record(&batch)).unwrap().ended.due
+}
+
+/// The request died before it noted that all was sent, and all that it had sent was done all the same.
+#[test]
+fn a_sweep_of_a_redriven_deletion_is_woken_although_nobody_was_told_202_for_the_request() {
+    let ledger = ledger_with(&["a/"], vec![1], true);
+    let end_phase = |step: SweepRef, now| {
+        let grant = granted(claim(&ledger, "t", now, step));
+        turn(&ledger, (&grant, "t", now), &grant.state, (&[], &[]), SweepThen::EndPhase).ended
+    };
+    let [deletes] = decide(&ledger, 0, 10, false).try_into().unwrap();
+    let [verifies] = end_phase(deletes, 20).due.try_into().unwrap();
+    assert_eq!(end_phase(verifies, 30).finished.len(), 1);
+
+    let failures = block_on(ledger.list_failures(&id(), FailureFilter::default(), None, 10)).unwrap();
+    let redrive = NewRedrive {
+        deletion: id(),
+        generation: 1,
+        filter: FailureFilter::default(),
+        last: failures[0].cursor,
+        part: NewPart {
+            upload: RequestId::new(at(40), 8),
+            chunk_keys: vec![1],
+            duplicates_removed: 0,
+            sending_until: at(40),
+        },
+    };
+    assert!(block_on(ledger.admit_redrive(&redrive)).unwrap());
+    let due = decide(&ledger, 1, 50, true);
+    assert_eq!(due.len(), 1);
+    assert_eq!(block_on(ledger.wake_sweeps(at(100), at(100), 10)).unwrap(), due, "its message was lost");
 }

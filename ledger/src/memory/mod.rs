@@ -409,7 +409,7 @@ impl Tables {
         let mut due: Vec<(Timestamp, DeletionId, u32)> = Vec::new();
         for (id, deletion) in &self.deletions {
             let is_sent = deletion.parts.get(&(0, 0)).is_none_or(|part| part.enqueued_at.is_some());
-            if !deletion.is_open() || !is_sent {
+            if !deletion.is_open() || (deletion.generation == 0 && !is_sent) {
                 continue;
             }
             for (number, sweep) in &deletion.sweeps {

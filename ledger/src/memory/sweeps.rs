@@ -7,9 +7,7 @@ use crate::claim::Settled;
 use crate::cursor::KeyCursor;
 use crate::database::LedgerError;
 use crate::record::SkippedKey;
-use crate::sweep::{
-    Page, SweepClaim, SweepGrant, SweepReply, SweepState, SweepThen, SweepTurn, SweepTurnReply,
-};
+use crate::sweep::{SweepClaim, SweepGrant, SweepReply, SweepState, SweepThen, SweepTurn, SweepTurnReply};
 
 impl Deletion {
     fn skip(&mut self, chunk: u32, skipped: &[SkippedKey], now: Timestamp) {
@@ -214,9 +212,17 @@ fn record_turn(
         sweep.tally = state.tally.clone();
     }
     let is_running = deletion.sweeps.get(&number).is_some_and(|sweep| sweep.ended_at.is_none());
+    let next = usize::try_from(state.keys).unwrap_or(usize::MAX);
+    let behind = KeyCursor::at(0, chunk_at, next)..KeyCursor::at(0, chunk_at + 1, 0);
+    let planned_before = deletion.skips.range(behind).count() as u64;
     let Some(chunk) = deletion.chunks.get_mut(&(0, chunk_at)) else { return Ok(false) };
-    chunk.keys = state.keys + planned.map_or(0, Page::keys);
-    chunk.skipped = state.skipped + planned.map_or(0, |page| page.skipped.len() as u64);
+    let (keys, skipped) = match planned {
+        Some(page) => (page.keys(), page.skipped.len() as u64),
+        None if is_cancelled => (planned_before, planned_before),
+        None => (0, 0),
+    };
+    chunk.keys = state.keys + keys;
+    chunk.skipped = state.skipped + skipped;
     (chunk.deleted, chunk.failed) = (state.deleted, state.failed);
     chunk.last_error = state.last_error.filter(|_| !state.progress.page.is_empty());
     (chunk.digest, chunk.recorded_at) = (state.digest, Some(*now));

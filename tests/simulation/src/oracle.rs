@@ -203,7 +203,7 @@ impl Oracle {
     /// A deletion as the API shows it at this moment.
     pub(crate) fn see(&self, view: &Value, world: &World) {
         if let Some((case, id, seen)) = self.understand(view, world) {
-            self.see_now(&case, &id, seen, world);
+            self.see_now(&case, &id, &seen, world);
         }
     }
 
@@ -222,18 +222,17 @@ impl Oracle {
             counts: Counts { total, pending, deleted, skipped, failed, cancelled },
             requested_at: record.requested_at.as_millis(),
         };
-        self.see_now(&case, record.id.as_str(), seen, world);
+        self.see_now(&case, record.id.as_str(), &seen, world);
     }
 
-    fn see_now(&self, case: &Case, id: &str, seen: Seen, world: &World) {
+    fn see_now(&self, case: &Case, id: &str, seen: &Seen, world: &World) {
         let before = self.seen.borrow_mut().insert(id.to_owned(), seen.clone());
         let from = before.as_ref().map(|before| before.state.as_str());
         if from != Some(&seen.state) {
             world.sim.count_change(from, &seen.state);
         }
-        if let Some(wrong) = check_counts(case, &seen, world).or_else(|| check_course(case, &before?, &seen))
-        {
-            wrong_view(case, id, &seen, wrong, &world.sim);
+        if let Some(wrong) = check_counts(case, seen, world).or_else(|| check_course(case, &before?, seen)) {
+            wrong_view(case, id, seen, wrong, &world.sim);
         }
     }
 

@@ -279,11 +279,15 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
     if let Tables::Sql(database) = tables {
         DATABASE.set(Some(database));
     }
-    let cases = world.oracle.cases.borrow();
-    sim.count_many(Count::DeletionsAskedFor, cases.len() as u64);
-    let accepted = cases.iter().filter(|case| case.progress.borrow().is_accepted);
-    sim.count_many(Count::Accepted, accepted.count() as u64);
+    count_cases(&world);
     outcome(sim)
+}
+
+fn count_cases(world: &World) {
+    let cases = world.oracle.cases.borrow();
+    world.sim.count_many(Count::DeletionsAskedFor, cases.len() as u64);
+    let accepted = cases.iter().filter(|case| case.progress.borrow().is_accepted);
+    world.sim.count_many(Count::Accepted, accepted.count() as u64);
 }
 
 fn outcome(sim: &Sim) -> Outcome {
