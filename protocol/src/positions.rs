@@ -100,6 +100,13 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_touch_or_overlap_are_one() {
+        let positions: Positions = [4..6, 0..2, 2..3, 1..3, 9..9].into_iter().collect();
+        assert_eq!(positions, [0, 1, 2, 4, 5].into_iter().collect());
+        assert_eq!(positions.len(), 5);
+    }
+
+    #[test]
     fn a_whole_chunk_is_one_range() {
         assert_eq!(Positions::all(1_000).to_json(), "[[0,1000]]");
         assert_eq!(Positions::all(0).to_json(), "[]");

@@ -94,6 +94,7 @@ mod tests {
             let error = QueueError::from_message(message);
             assert_eq!((error.code, error.class()), (code, class), "{message}");
             assert_eq!(error.retry_after_seconds(Timestamp::from_millis(1_000)), retry_after, "{message}");
+            assert!(error.detail().contains(' ') && error.detail().ends_with('.'), "{message}");
         }
     }
 }

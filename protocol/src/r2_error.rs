@@ -142,6 +142,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_large_deletes_have_met_asks_for_smaller_calls() {
+        for (error, asks) in [
+            (R2Error::Internal, true),
+            (R2Error::ServiceUnavailable, true),
+            (R2Error::TimedOut, true),
+            (R2Error::ObjectLocked, false),
+            (R2Error::TooManyRequests, false),
+            (R2Error::AccessDenied, false),
+            (R2Error::Other(0), false),
+        ] {
+            assert_eq!(error.asks_for_smaller_calls(), asks, "{error:?}");
+        }
+    }
+
+    #[test]
     fn the_code_is_the_number_in_the_last_brackets() {
         for (message, error) in [
             ("delete: We encountered an internal error. Please try again. (10001)", R2Error::Internal),

@@ -128,7 +128,36 @@ mod tests {
             assert_eq!(retry_delay_seconds(TRANSIENT, attempt, 0.0), 1);
             assert_eq!(retry_delay_seconds(TRANSIENT, attempt, 0.5), 1 + longest / 2);
             assert_eq!(retry_delay_seconds(TRANSIENT, attempt, ALMOST_ONE), longest);
+            // A draw that is not below 1 after all waits no longer.
+            assert_eq!(retry_delay_seconds(TRANSIENT, attempt, 1.0), longest);
         }
+    }
+
+    #[test]
+    fn a_message_lives_through_every_wait_and_every_delivery_at_their_longest() {
+        // Nine waits that double, eleven of an hour, and 21 deliveries of a quarter of an hour.
+        assert_eq!(MESSAGE_LIFE_SECONDS_MAX, 10 * 511 + 11 * 3_600 + 21 * 900);
+    }
+
+    #[test]
+    fn causes_are_told_apart_in_the_log() {
+        let causes = [
+            TRANSIENT,
+            RetryCause::R2(R2Error::TooManyRequests),
+            RetryCause::R2(R2Error::ObjectLocked),
+            RetryCause::R2(R2Error::NotEntitled),
+            RetryCause::LedgerUnavailable,
+            RetryCause::ClaimedElsewhere { seconds: 1 },
+            RetryCause::OutOfTime,
+            RetryCause::OutOfCalls,
+            RetryCause::Misconfigured,
+            RetryCause::NotFinal,
+        ];
+        let mut names = causes.map(RetryCause::as_str).to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), causes.len());
+        assert!(names.contains(&"claimed_elsewhere"));
     }
 
     #[test]

@@ -175,6 +175,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_range_is_cut_at_keys_that_are_within_and_in_order_and_shows_none() {
+        let texts = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>();
+        let mut range =
+            SweepRange { after: Some("p/b".into()), until: Some("p/x".into()), ..SweepRange::of("p/") };
+        let rest = range.split(texts(&["p/a", "p/b", "p/d", "p/d", "p/c", "p/m", "p/x", "p/z"]));
+        let ends = |range: &SweepRange| (range.after.clone().unwrap(), range.until.clone().unwrap());
+        assert_eq!(ends(&range), ("p/b".to_owned(), "p/d".to_owned()));
+        let rest: Vec<_> = rest.iter().map(ends).collect();
+        assert_eq!(rest, [("p/d", "p/m"), ("p/m", "p/x")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(format!("{range:?}"), "SweepRange(2 bytes)");
+    }
+
     proptest! {
         /// However a range is cut, each of its keys is in exactly one of the pieces, and no other key is in any.
         #[test]

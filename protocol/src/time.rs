@@ -234,6 +234,20 @@ pub mod rfc3339 {
             }
         }
 
+        /// The last day of the 400 years after which the calendar repeats itself: chance seldom draws it.
+        #[test]
+        fn the_leap_day_of_a_year_that_400_divides_is_the_29th_of_february() {
+            for (millis, text) in [
+                (68_169_600_000, "1972-02-29T00:00:00.000Z"),
+                (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+                (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+                (13_574_563_200_000, "2400-02-29T00:00:00.000Z"),
+            ] {
+                assert_eq!(to_text(Timestamp::from_millis(millis)), text);
+                assert_eq!(parse(text), Some(Timestamp::from_millis(millis)));
+            }
+        }
+
         proptest! {
             #[test]
             fn times_are_written_and_read_as_chrono_does(millis in 0..=MILLIS_MAX) {
