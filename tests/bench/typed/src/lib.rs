@@ -16,8 +16,8 @@ struct Asked {
 }
 
 /// A message of the queue.
-#[derive(Serialize, Deserialize)]
-struct Message {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Message {
     v: u32,
     deletion: String,
     chunk: usize,
