@@ -1,5 +1,5 @@
 use ledger::{DeletionRecord, ProducerLedger};
-use protocol::{DeletionId, NoticeRef};
+use protocol::{DeletionId, NoticeRef, State};
 
 use crate::auth::{Principal, Role};
 use crate::host::Host;
@@ -18,14 +18,17 @@ pub(crate) async fn deletion(
     ledger: &impl ProducerLedger,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let record = find(id, principal, ledger, host).await?;
-    let response = Response::json(200, &DeletionView::from(&record));
+    Ok(as_it_is(&find(id, principal, ledger, host).await?, host))
+}
+
+fn as_it_is(record: &DeletionRecord, host: &impl Host) -> Response {
+    let response = Response::json(200, &DeletionView::from(record));
     if record.state.is_final() {
-        return Ok(response);
+        return response;
     }
     // Most deletions end within seconds; what has not by then is asked for less often.
     let age_ms = host.now().millis_since(record.requested_at);
-    Ok(response.with_header("Retry-After", if age_ms < 30_000 { "1" } else { "5" }))
+    response.with_header("Retry-After", if age_ms < 30_000 { "1" } else { "5" })
 }
 
 /// `GET /v1/deletions/{id}/failures` and `/skipped`: 200 with a page of the list, or with all of it as NDJSON; 404; 406; 422
@@ -83,14 +86,25 @@ pub(crate) async fn cancel(
     queue: &impl Queue,
     host: &impl Host,
 ) -> Result<Response, Problem> {
-    let DeletionRecord { id: deletion, generation, .. } = find(id, principal, ledger, host).await?;
-    let cancelled = ledger.cancel_deletion(&deletion, host.now()).await;
-    if cancelled.map_err(|error| Problem::ledger(&error))? {
-        // Whether anybody wants the notice, the consumer knows. If this fails, upkeep sees to it.
-        let _ = queue.send(vec![NoticeRef { deletion, generation }.to_message()], 0).await;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let DeletionRecord { id: deletion, generation, .. } = find(id, principal, ledger, host).await?;
+        let cancelled = ledger.cancel_deletion(&deletion, host.now()).await;
+        if cancelled.map_err(|error| Problem::ledger(&error))? {
+            // Whether anybody wants the notice, the consumer knows. If this fails, upkeep sees to it.
+            let _ = queue.send(vec![NoticeRef { deletion, generation }.to_message()], 0).await;
+        }
+        // One that was over may have been redriven since, and would be said to go on.
+        let record = find(id, principal, ledger, host).await?;
+        if record.state.is_final() || record.state == State::Cancelling || tries == CANCEL_TRIES {
+            return Ok(as_it_is(&record, host));
+        }
     }
-    self::deletion(id, principal, ledger, host).await
 }
+
+/// How often a deletion is cancelled that a redrive begins again before the answer.
+const CANCEL_TRIES: usize = 3;
 
 /// 202 with the deletion as it is now.
 pub(crate) async fn accepted(

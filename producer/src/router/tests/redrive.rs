@@ -1,3 +1,5 @@
+use futures::FutureExt as _;
+
 use super::*;
 
 /// Does what a consumer would to every message in the Queue, and takes it out: a key fails with the code that `fails` has for
@@ -222,4 +224,57 @@ fn only_an_operator_redrives() {
     for target in [format!("/v1/deletions/{id}/redrive"), "/v1/redrives".to_owned()] {
         assert_eq!(world.ask_as("backend-token", request("POST", &target, Vec::new())).status, 403);
     }
+}
+
+/// A clock that has something happen when it is read for the so-many-th time.
+struct Interrupted<'a> {
+    world: &'a World,
+    left: Cell<u32>,
+    by: &'a dyn Fn(),
+}
+
+impl Host for Interrupted<'_> {
+    fn now(&self) -> Timestamp {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        if left == 1 {
+            (self.by)();
+        }
+        self.world.host.now()
+    }
+
+    fn random(&self) -> u128 {
+        self.world.host.random()
+    }
+
+    async fn sleep(&self, millis: u64) {
+        self.world.host.sleep(millis).await;
+    }
+}
+
+impl Log for Interrupted<'_> {
+    fn emit(&self, event: &Event<'_>) {
+        self.world.host.emit(event);
+    }
+}
+
+#[test]
+fn a_cancellation_is_never_answered_with_a_deletion_that_goes_on() {
+    let mut states = Vec::new();
+    for at in 1..12 {
+        let world = World::new();
+        let id = world.half_failed(4);
+        let redrive = || assert_eq!(world.redrive(&id).status, 202);
+        let host = Interrupted { world: &world, left: Cell::new(at), by: &redrive };
+        let Ports { ledger, queue, limiter, assets, memory, config, .. } = world.ports();
+        let ports = Ports { host: &host, ledger, queue, limiter, assets, memory, config };
+        let cancel = request("POST", &format!("/v1/deletions/{id}/cancel"), Vec::new());
+        // Not in an executor of its own, because the redrive is in one.
+        let answered = answer(cancel, &ports).now_or_never().unwrap();
+        let view: Value = serde_json::from_str(&answered.text()).unwrap();
+        states.push(view["state"].as_str().unwrap().to_owned());
+    }
+    // Redriven before it is cancelled, and after it was found to be over.
+    assert!(states.contains(&"cancelled".to_owned()) && states.contains(&"failed".to_owned()), "{states:?}");
+    assert!(states.iter().all(|state| ["cancelled", "failed"].contains(&state.as_str())), "{states:?}");
 }
