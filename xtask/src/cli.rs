@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, checks, demo, dev, example, mutants, output, project::Worker, setup::Toolbox, workers};
+use crate::{
+    bench, checks, demo, dev, example, mutants, output, project::Worker, prove, setup::Toolbox, workers,
+};
 
 /// The developer's tasks of r2-deletion-queue
 #[derive(Debug, Parser)]
@@ -31,6 +33,8 @@ enum Task {
     Example(example::Options),
     /// Check, build and try everything, as CI does
     Test,
+    /// Explore what is promised for as long as there is time, and say in one table what was found
+    Prove(prove::Options),
     /// Change the code, one place at a time, and fail where no test notices: hours for all of it
     Mutants(mutants::Options),
     /// Measure, beside what others do, and fail where it is over what was promised
@@ -71,6 +75,7 @@ impl Task {
             Self::Dev(options) => dev::run(&Toolbox::ensure()?, &options),
             Self::Example(options) => example::run(&Toolbox::ensure_for_tests()?, &options),
             Self::Test => checks::run(),
+            Self::Prove(options) => prove::run(&Toolbox::ensure()?, &options),
             Self::Mutants(options) => mutants::run(&options),
             Self::Bench(options) => bench::run(&Toolbox::ensure()?, &options),
         }

@@ -19,6 +19,7 @@ mod interrupt;
 pub mod mutants;
 pub mod output;
 pub mod project;
+pub mod prove;
 mod run;
 pub mod setup;
 pub mod stack;

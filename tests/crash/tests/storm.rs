@@ -1,7 +1,9 @@
 //! Everything at once, at random: faults of every service, duplicates and kills, until the pair has finished its work.
 //!
-//! A run is one seed. `CRASH_RUNS` says how many runs, `CRASH_SEED` the first seed; a failing run prints its own.
+//! A run is one seed. `CRASH_RUNS` says how many runs, `CRASH_SEED` the first seed; a failing run prints its own. `CRASH_REPORT`
+//! names a file that gets a line of JSON for each run: what was done in it.
 
+use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
@@ -12,8 +14,21 @@ use serde_json::{Value, json};
 const RUNS: u64 = 6;
 const BYSTANDERS: usize = 200;
 
-/// `SplitMix64`: small, and the same on every machine.
-struct Random(u64);
+/// `SplitMix64`: small, and the same on every machine. It counts what it was drawn for.
+struct Random(u64, Told);
+
+/// What was done in a run.
+#[derive(Default)]
+struct Told {
+    /// The runtime was killed in the middle of a delivery.
+    kills: u64,
+    /// A batch was delivered twice, at once or one after the other.
+    doubled: u64,
+    /// Faults that were laid for the services' next calls; not all of them are met.
+    faults: u64,
+    /// Keys that were to be deleted.
+    keys: u64,
+}
 
 impl Random {
     fn below(&mut self, bound: usize) -> usize {
@@ -30,6 +45,7 @@ impl Random {
 
     /// A fault at any point of a call: an error, or a connection that breaks.
     fn fault<E>(&mut self, error: E) -> Fault<E> {
+        self.1.faults += 1;
         let when = self.when();
         if self.below(3) == 0 { Fault::dropped(when) } else { Fault { when, ..Fault::refused(error) } }
     }
@@ -42,8 +58,22 @@ fn no_key_is_lost_and_no_bystander_touched_whatever_fails() -> Result<()> {
     };
     let (first, runs) = (number("CRASH_SEED", 1), number("CRASH_RUNS", RUNS));
     for seed in first..first + runs {
-        run(&mut Random(seed)).with_context(|| format!("CRASH_SEED={seed} CRASH_RUNS=1 repeats this run"))?;
+        let mut random = Random(seed, Told::default());
+        run(&mut random).with_context(|| format!("CRASH_SEED={seed} CRASH_RUNS=1 repeats this run"))?;
+        report(&random.1)?;
     }
+    Ok(())
+}
+
+fn report(told: &Told) -> Result<()> {
+    let Some(path) = std::env::var_os("CRASH_REPORT") else { return Ok(()) };
+    let Told { kills, doubled, faults, keys } = told;
+    let line = json!({
+        "runs": 1, "kills": kills, "deliveries doubled": doubled, "faults laid": faults, "keys": keys,
+        "bystanders": BYSTANDERS,
+    });
+    let mut file = std::fs::File::options().append(true).create(true).open(path)?;
+    writeln!(file, "{line}")?;
     Ok(())
 }
 
@@ -80,6 +110,7 @@ fn run(random: &mut Random) -> Result<()> {
     deletions.push(sweep(&mut pair, random, &mut uploaded_again)?);
     finish(&pair)?;
     for (id, total) in deletions {
+        random.1.keys += total;
         let (state, counts) = pair.progress(&id)?;
         let skipped = pair.skipped(&id)?.len() as u64;
         let expected = Counts { total, deleted: total - skipped, skipped, ..Counts::default() };
@@ -217,6 +248,7 @@ fn disturb(pair: &mut Pair, random: &mut Random) -> Result<()> {
     match random.below(4) {
         0 => kill(pair, random, &gate)?,
         1 => {
+            random.1.doubled += 1;
             let batch = pair.queue.take(QUEUE, 1 + random.below(10));
             let dispatcher = pair.dispatcher()?;
             let (first, second) = thread::scope(|scope| {
@@ -229,6 +261,7 @@ fn disturb(pair: &mut Pair, random: &mut Random) -> Result<()> {
             pair.queue.settle(QUEUE, &batch, &first?);
         }
         2 => {
+            random.1.doubled += 1;
             let (batch, _) = pair.deliver_once(QUEUE)?;
             pair.dispatcher()?.deliver(QUEUE, &batch)?;
         }
@@ -248,7 +281,7 @@ fn kill(pair: &mut Pair, random: &mut Random, gate: &Gate) -> Result<()> {
         2 => pair.database.fail("consumer", "INSERT INTO chunks", 0, 1, Fault::stalled(stalled, gate)),
         _ => pair.database.fail("consumer", "UPDATE chunks", 0, 1, Fault::stalled(stalled, gate)),
     }
-    pair.kill_at(gate, QUEUE)?;
+    random.1.kills += u64::from(pair.kill_at(gate, QUEUE)?);
     pair.bucket.heal();
     pair.database.heal();
     Ok(())

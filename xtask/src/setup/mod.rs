@@ -3,7 +3,7 @@
 //! Every step leaves a stamp that says for which versions it was done, and only when it was done completely. So a
 //! step that was killed runs again, a new version runs its step again, and a second run costs a few file reads.
 
-mod cargo_mutants;
+mod cargo_tool;
 mod debian;
 mod node;
 pub mod python;
@@ -23,6 +23,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{output, project::Project, run, versions::Versions};
+use cargo_tool::CargoTool;
 use stamp::Stamp;
 pub(crate) use wasm_target::TARGET;
 pub use wasm_target::WasmTarget;
@@ -106,8 +107,16 @@ impl Toolbox {
 
 /// Puts `cargo-mutants` in place, which only one task needs, and says where it is.
 pub(crate) fn ensure_cargo_mutants(project: &Project) -> Result<PathBuf> {
-    let site = Site { lock: lock(project, "setup")?, versions: Versions::read(project)?, project };
-    cargo_mutants::ensure(&site)
+    ensure_cargo_tool(project, &cargo_tool::MUTANTS)
+}
+
+/// Puts `cargo-deny` in place, which only one task needs, and says where it is.
+pub(crate) fn ensure_cargo_deny(project: &Project) -> Result<PathBuf> {
+    ensure_cargo_tool(project, &cargo_tool::DENY)
+}
+
+fn ensure_cargo_tool(project: &Project, tool: &CargoTool) -> Result<PathBuf> {
+    tool.ensure(&Site { lock: lock(project, "setup")?, versions: Versions::read(project)?, project })
 }
 
 /// Waits until no other `xtask` does the same, and keeps others waiting until it is dropped.
