@@ -201,7 +201,6 @@ fn simulation(toolbox: &Toolbox, ledger: &str, minutes: u64) -> Result<Option<Fi
     for mode in ["queue-only", "self-healing"] {
         let path = folder.join(format!("{mode}-{ledger}.txt"));
         let text = fs::read_to_string(&path).with_context(|| format!("{} is missing", path.display()))?;
-        let values = || text.lines().filter_map(|line| line.split_once(" = "));
         for (name, what) in
             [("schedules", "schedules"), ("events", "events"), ("kills", "deaths at an await")]
         {
