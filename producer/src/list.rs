@@ -54,7 +54,8 @@ fn parse(query: &str) -> Result<(DeletionFilter<'_>, Page), Problem> {
     Ok((filter, page))
 }
 
-const STATES: &str = "one of queued, running, cancelling, succeeded, failed and cancelled";
+const STATES: &str =
+    "one of accepting, queued, running, cancelling, succeeded, failed, cancelled and planned";
 
 fn read_token(token: &str, filter: &DeletionFilter<'_>) -> Result<DeletionId, Problem> {
     let (given_for, id) = token.split_once('.').ok_or_else(Page::foreign_token)?;
@@ -115,6 +116,14 @@ mod tests {
             &too_long,
         ] {
             assert!(parse(query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn whoever_asks_for_no_state_is_told_every_state() {
+        for state in State::ALL {
+            let is_named = STATES.split([',', ' ']).any(|word| word == state.as_str());
+            assert!(is_named, "{} is not in: {STATES}", state.as_str());
         }
     }
 }
