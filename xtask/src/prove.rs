@@ -78,7 +78,7 @@ pub(crate) fn run(toolbox: &Toolbox, options: &Options) -> Result<()> {
             }
         }
     }
-    output::say(format!("\n{}\n\n| part | | | time |\n|---|---|--:|--:|", commit(&toolbox.project)?));
+    output::say(format!("\nCommit {}\n\n| part | | | time |\n|---|---|--:|--:|", commit(&toolbox.project)?));
     for (name, figures, time) in table {
         for (number, (what, figure)) in figures.iter().enumerate() {
             let (name, time) = if number == 0 { (name, time.as_str()) } else { ("", "") };
@@ -103,11 +103,11 @@ const PARTS: [(&str, Part); 9] = [
     ("npm", npm),
 ];
 
-/// The commit that the figures are of.
+/// The commit that the figures are of; it ends in `-dirty` where something was changed since.
 fn commit(project: &Project) -> Result<String> {
     let mut git = Command::new("git");
     git.args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(project.root());
-    Ok(format!("Commit {}", run::output_of(&mut git)?.trim()))
+    Ok(run::output_of(&mut git)?.trim().to_owned())
 }
 
 /// Licences, sources and bans of every crate; advisories where the database can be had.
@@ -217,14 +217,9 @@ fn simulation(toolbox: &Toolbox, ledger: &str, minutes: u64) -> Result<Option<Fi
 /// Where it is written down how far the simulation is: for each state of the code anew, because with other code a seed is
 /// another schedule.
 fn progress(project: &Project) -> Result<PathBuf> {
-    let mut git = Command::new("git");
-    git.args(["rev-parse", "--short=12", "HEAD"]).current_dir(project.root());
-    let commit = run::output_of(&mut git)?;
-    let dirty =
-        !run::succeeds(Command::new("git").args(["diff", "--quiet", "HEAD"]).current_dir(project.root()));
-    let name = format!("{}{}", commit.trim(), if dirty { "-changed" } else { "" });
-    let folder = project.target().join("prove").join(name);
-    if dirty && folder.exists() {
+    let commit = commit(project)?;
+    let folder = project.target().join("prove").join(&commit);
+    if commit.ends_with("-dirty") && folder.exists() {
         // What was changed may have changed again.
         fs::remove_dir_all(&folder)?;
     }

@@ -1,7 +1,6 @@
 //! The Python client against the pair: the scenarios of `clients/python/tests/test_service.py`, which the client's own tests
 //! run against its fake.
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +8,7 @@ use crash::NOTICE_SECRETS;
 use e2e::Pair;
 use xtask::project::Project;
 use xtask::setup::python;
+use xtask::stack::free_port;
 
 /// A deletion whose keys have failed, which no scenario could bring about.
 const FAILED: &str = "del_00000000000000000000000000";
@@ -19,7 +19,7 @@ const FAILURES: u64 = 2_500;
 #[ignore = "needs what cargo xtask test installs, which runs it by itself"]
 fn the_python_client_does_what_its_scenarios_say() -> Result<()> {
     // The scenario that is told of the end of a deletion listens there.
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port().to_string();
+    let port = free_port()?.to_string();
     let pair = Pair::start_with(|options| {
         let templates = toml::toml! { PROJECT_TEMPLATES = ["projects/{id}/"] };
         options.configs.producer.insert("vars".to_owned(), templates.into());

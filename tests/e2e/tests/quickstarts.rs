@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -15,6 +14,7 @@ use e2e::{Pair, eventually};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use xtask::project::Project;
+use xtask::stack::free_port;
 
 fn read(path: &str) -> Result<String> {
     Ok(fs::read_to_string(Project::locate()?.root().join(path))?)
@@ -122,7 +122,7 @@ fn the_request_and_the_tail_of_it_print_what_the_readme_shows() -> Result<()> {
     let (tail, request) = (step("README.md", "cargo xtask dev | ")?, step("README.md", "curl ")?);
     let dev = step("README.md", "cargo xtask dev --port")?;
     let state = tempfile::tempdir()?;
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port().to_string();
+    let port = free_port()?.to_string();
     let here = |command: &str| command.replace("8787", &port);
     let dev = format!("{} --state {}", here(&dev.command), state.path().join("state").display());
     let watched = state.path().join("printed");

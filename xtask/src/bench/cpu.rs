@@ -6,7 +6,6 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -15,13 +14,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Setting,
+    Setting, javascript,
     report::{Comparison, Contestant, Row, Target, take_turns},
 };
 use crate::{
     clock::wait_for,
     output,
     project::{Project, Worker},
+    stack::free_port,
     workers,
 };
 
@@ -65,14 +65,12 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     })?;
     let mut comparisons = Vec::new();
     for (number, worker) in Worker::ALL.into_iter().enumerate() {
-        let pair = project.root().join("tests/bench/pair");
         let build =
             |folder: PathBuf| ["index.js", "index_bg.wasm"].map(|file| folder.join("build").join(file));
-        let javascript = [pair.join(format!("{}.js", worker.name())), pair.join("limits.js")];
         let nothing = Subject::start(project, worker, &[project.root().join("tests/bench/cpu/nothing.js")])?;
         let subjects = [
             (OURS, Subject::start(project, worker, &build(project.worker_crate(worker)))?),
-            (JAVASCRIPT, Subject::start(project, worker, &javascript)?),
+            (JAVASCRIPT, Subject::start(project, worker, &javascript(project, worker))?),
             (TYPED, Subject::start(project, worker, &build(typed.clone()))?.taking_objects()),
         ];
         for case in &CASES {
@@ -131,8 +129,7 @@ struct Subject {
 impl Subject {
     /// Starts `files` around the driver, the first of them the Worker's module.
     fn start(project: &Project, worker: Worker, files: &[PathBuf]) -> Result<Self> {
-        // OK that somebody else could take it in the meantime: the start would say so.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_port()?;
         let folder =
             std::env::temp_dir().join(format!("r2-deletion-queue-cpu-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder)?;

@@ -20,7 +20,12 @@ use anyhow::{Result, ensure};
 
 pub use self::cost::Options as CostOptions;
 use self::report::{Comparison, Report};
-use crate::{cli::from_here, output, setup::Toolbox};
+use crate::{
+    cli::from_here,
+    output,
+    project::{Project, Worker},
+    setup::Toolbox,
+};
 
 /// How `cargo xtask bench` was called.
 #[derive(Debug, clap::Args)]
@@ -78,6 +83,12 @@ impl Setting<'_> {
     fn rounds(&self, usual: usize) -> usize {
         self.rounds.and_then(|rounds| usize::try_from(rounds).ok()).unwrap_or(usual)
     }
+}
+
+/// The JavaScript of a Worker of the hand-written pair, with the module that both of them import.
+fn javascript(project: &Project, worker: Worker) -> [PathBuf; 2] {
+    let folder = project.root().join("tests/bench/pair");
+    [folder.join(format!("{}.js", worker.name())), folder.join("limits.js")]
 }
 
 impl Bench {

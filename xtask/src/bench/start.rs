@@ -1,6 +1,6 @@
 //! `cargo xtask bench start`: what a Worker that has not run yet costs: its size, its instance, its first request.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::{
     Setting,
     arena::Arena,
+    javascript,
     report::{Comparison, Row, median},
 };
 use crate::{
@@ -44,12 +45,6 @@ pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     }
     comparisons.extend(first_requests(project, setting.rounds(3))?);
     Ok(comparisons)
-}
-
-/// The JavaScript of a Worker of the hand-written pair, with the module that both of them import.
-fn javascript(project: &Project, worker: Worker) -> [PathBuf; 2] {
-    let folder = project.root().join("tests/bench/pair");
-    [folder.join(format!("{}.js", worker.name())), folder.join("limits.js")]
 }
 
 #[expect(clippy::cast_precision_loss, reason = "no Worker has 2^53 bytes")]

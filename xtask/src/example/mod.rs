@@ -34,7 +34,7 @@ use crate::{
     project::{Project, Worker},
     run,
     setup::{self, Toolbox},
-    stack::{Configs, PROJECT_TEMPLATES, S3_PATH, Stack, StackOptions},
+    stack::{Configs, PROJECT_TEMPLATES, S3_PATH, Stack, StackOptions, free_port},
     workers,
 };
 
@@ -341,10 +341,6 @@ fn configure(configs: &mut Configs, port: u16) -> Result<()> {
     configs.consumer_secrets.insert("NOTICE_URL".to_owned(), url);
     configs.consumer_secrets.insert("NOTICE_SECRETS".to_owned(), NOTICE_SECRET.to_owned());
     Ok(())
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// A word for what splits a line as a shell does.

@@ -1,6 +1,6 @@
 //! The little HTTP that the two clients share.
 
-use std::time::Duration;
+use std::{net::TcpListener, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
@@ -57,6 +57,14 @@ impl Answer {
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
         Ok(Self { status: response.status().as_u16(), headers, body })
     }
+}
+
+/// A port of the loopback interface that nobody has. Somebody may take it before it is used: whoever starts then says so.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Where a status is an answer rather than an error.

@@ -27,7 +27,7 @@ pub use self::{
     },
     config::{Configs, PROJECT_TEMPLATES, S3_PATH},
     gateway::{Gateway, Message, Object},
-    http::Answer,
+    http::{Answer, free_port},
 };
 use crate::{
     clock::wait_for,
