@@ -14,9 +14,9 @@ mod report;
 mod scale;
 mod start;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub use self::cost::Options as CostOptions;
 use self::report::{Comparison, Report};
@@ -24,6 +24,7 @@ use crate::{
     cli::from_here,
     output,
     project::{Project, Worker},
+    run,
     setup::Toolbox,
 };
 
@@ -42,9 +43,10 @@ pub struct Options {
     /// Write what was found into this file, as JSON
     #[arg(long, global = true, value_name = "FILE", value_parser = from_here)]
     json: Option<PathBuf>,
-    /// Fail where ours is worse than in the JSON of an earlier run: ratios are compared, not times
-    #[arg(long, global = true, value_name = "BASE.json", value_parser = from_here)]
-    compare: Option<PathBuf>,
+    /// Fail where ours is worse than in an earlier run, given by its JSON or by the commit that has it as the baseline: ratios are
+    /// compared, not times
+    #[arg(long, global = true, value_name = "BASE")]
+    compare: Option<String>,
     /// By how much it may be worse, as a part of what it was
     #[arg(long, global = true, default_value_t = 0.25, requires = "compare")]
     tolerance: f64,
@@ -91,6 +93,22 @@ fn javascript(project: &Project, worker: Worker) -> [PathBuf; 2] {
     [folder.join(format!("{}.js", worker.name())), folder.join("limits.js")]
 }
 
+/// Where the last release's report is kept.
+const BASELINE: &str = "tests/bench/baseline.json";
+
+/// The report in the file `base`, or the baseline of the commit `base`.
+fn baseline(project: &Project, base: &str) -> Result<Report> {
+    let path = std::path::absolute(base)?;
+    if path.exists() {
+        return Report::read(&path);
+    }
+    let mut git = Command::new("git");
+    git.arg("show").arg(format!("{base}:{BASELINE}")).current_dir(project.root());
+    let text = run::output_of(&mut git)
+        .with_context(|| format!("{base} is no file, and no commit with {BASELINE}"))?;
+    Report::parse(&text, base)
+}
+
 impl Bench {
     /// All that are run when none is named, the quickest first.
     const ALL: [Self; 6] =
@@ -120,7 +138,7 @@ impl Bench {
 /// When it cannot be measured, is over what was promised for certain, or is worse than it was.
 pub fn run(toolbox: &Toolbox, options: &Options) -> Result<()> {
     let Options { bench, rounds, full, json, compare, tolerance } = options;
-    let base = compare.as_deref().map(Report::read).transpose()?;
+    let base = compare.as_deref().map(|base| baseline(&toolbox.project, base)).transpose()?;
     let setting = Setting { toolbox, rounds: *rounds, full: *full };
     let mut report = Report::default();
     for bench in bench.as_ref().map_or(&Bench::ALL[..], std::slice::from_ref) {

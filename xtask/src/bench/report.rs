@@ -220,7 +220,15 @@ impl Report {
     /// When the file is no report.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no report of a bench", path.display()))
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Reads the text of a report; errors name it as `from`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub(super) fn parse(text: &str, from: &str) -> Result<Self> {
+        serde_json::from_str(text).with_context(|| format!("{from} has no report of a bench"))
     }
 
     /// Writes it as JSON.

@@ -59,12 +59,7 @@ impl Environment {
 
     /// The Python that has it.
     pub fn python(&self, project: &Project) -> PathBuf {
-        self.command(project, "python")
-    }
-
-    /// A command that it has.
-    pub fn command(&self, project: &Project, name: &str) -> PathBuf {
-        project.tools().join(self.folder).join("bin").join(name)
+        project.tools().join(self.folder).join("bin/python")
     }
 
     /// Installs exactly what its requirements say.
@@ -74,7 +69,9 @@ impl Environment {
         let requirements = project.root().join(requirements);
         let key = fs::read_to_string(&requirements)
             .with_context(|| format!("{} cannot be read", requirements.display()))?;
-        let stamp = site.stamp(folder, key);
+        // Its commands name their folder, which can have been moved.
+        let home = fs::canonicalize(project.tools())?.join(folder);
+        let stamp = site.stamp(folder, format!("{key}\n{}", home.display()));
         let import = format!("import {module}");
         // Asked of it, because it stands on the machine's Python, which can have gone.
         if stamp.is_set() && run::succeeds(Command::new(self.python(project)).args(["-c", &import])) {
@@ -89,7 +86,7 @@ impl Environment {
         stamp.clear();
         output::step(&format!("{name}, from PyPI"), "10 to 30 s", || {
             let mut venv = Command::new("python3");
-            site.run(venv.args(["-m", "venv", "--clear"]).arg(project.tools().join(folder)), "venv")?;
+            site.run(venv.args(["-m", "venv", "--clear"]).arg(&home), "venv")?;
             let mut pip = Command::new(self.python(project));
             pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
             site.run(pip.arg(&requirements), "pip").with_context(|| {

