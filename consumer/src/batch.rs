@@ -266,7 +266,7 @@ impl<'a, H: Host> Batch<'a, H> {
             keys_undecided: sum(|work| work.outcome.undecided(), |swept| swept.undecided),
             r2_calls: sum(|work| work.report.calls, |swept| swept.calls),
             r2_heads: sum(|work| work.report.heads, |swept| swept.heads),
-            r2_lists: sum(|_| 0, |swept| swept.lists),
+            r2_lists: sum(|work| work.report.lists, |swept| swept.lists),
             fence_gap_ms: gaps.max().filter(|&gap| gap > 0),
             oldest_message_ms: oldest.unwrap_or_default(),
             duration_ms: self.host.now().millis_since(self.started_at),

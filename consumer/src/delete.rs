@@ -7,7 +7,7 @@ use protocol::{ChunkMessage, ObjectKey, R2Error, R2ErrorClass, RetryCause, Times
 use crate::allowance::Allowance;
 use crate::bucket::{Bucket, DeleteCall};
 use crate::host::Host;
-use crate::look::{LOOK_MS_MAX, Look, look};
+use crate::look::{LOOK_MS_MAX, Look, Pages, look};
 use crate::time_limit::in_time;
 
 /// How long one call to R2 may take before we stop waiting for it, in milliseconds. It may still take effect.
@@ -34,6 +34,8 @@ pub(crate) struct ChunkReport {
     pub(crate) splits: usize,
     /// Looks at single objects.
     pub(crate) heads: usize,
+    /// Pages of listings that were looks at many.
+    pub(crate) lists: usize,
     /// The longest time in which an upload could have been deleted in spite of the fence, in milliseconds: from the first
     /// look before a call to the call's answer.
     pub(crate) fence_gap_ms: u64,
@@ -127,6 +129,7 @@ struct Work {
     report: ChunkReport,
     slices: VecDeque<Slice>,
     first_size: usize,
+    pages: Pages,
     hopeless_calls: u32,
 }
 
@@ -138,6 +141,7 @@ impl Work {
             report: ChunkReport::default(),
             slices: VecDeque::from([all]),
             first_size: first_call_size(attempt.number, attempt.last_error),
+            pages: Pages::new(),
             hopeless_calls: 0,
         }
     }
@@ -169,7 +173,7 @@ impl Work {
         let seen_at = slice.seen_at.filter(|&at| began_at.millis_since(at) <= LOOK_MS_MAX);
         let looks = attempt.looks(began_at);
         if looks && seen_at.is_none() {
-            let look = look(attempt, &slice.positions, allowance, bucket, host).await;
+            let look = look(attempt, &slice.positions, &mut self.pages, allowance, bucket, host).await;
             stop = look.stop;
             slice.positions = self.take_in(look, slice.not_before);
         }
@@ -196,8 +200,9 @@ impl Work {
 
     /// Takes in what a look has decided, and answers with what is left to delete.
     fn take_in(&mut self, look: Look, not_before: Timestamp) -> Vec<usize> {
-        let Look { old, absent, newer, refused, rest, heads, error, .. } = look;
+        let Look { old, absent, newer, refused, rest, heads, lists, error, .. } = look;
         self.report.heads += heads;
+        self.report.lists += lists;
         self.report.deleted.extend(absent);
         self.report.skipped.extend(newer);
         self.report.failed.extend(refused);

@@ -263,6 +263,7 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
         self.report.failed += failed.len();
         self.report.calls += report.calls;
         self.report.heads += report.heads;
+        self.report.lists += report.lists;
         self.report.fence_gap_ms = self.report.fence_gap_ms.max(report.fence_gap_ms);
         self.skipped.extend(skipped);
         self.failed.extend(failed);

@@ -72,8 +72,12 @@ pub(crate) struct FakeBucket<'a> {
     pub(crate) list_max: usize,
     /// The next listings fail with these, in order.
     pub(crate) next_list_errors: RefCell<Vec<R2Error>>,
+    /// Every listing fails, so that objects are looked at one by one.
+    pub(crate) cannot_list: Cell<bool>,
     /// What somebody else uploads when so many calls and looks were begun.
     pub(crate) uploads: RefCell<BTreeMap<usize, String>>,
+    /// What somebody else uploads when so many deletes were answered.
+    pub(crate) uploads_after: RefCell<BTreeMap<usize, String>>,
     /// When the last call or look was begun.
     pub(crate) last_begun_at: Cell<Timestamp>,
     /// The delivery at hand.
@@ -104,7 +108,9 @@ impl<'a> FakeBucket<'a> {
             lists: Cell::default(),
             list_max: LIST_OBJECTS_MAX,
             next_list_errors: RefCell::default(),
+            cannot_list: Cell::default(),
             uploads: RefCell::default(),
+            uploads_after: RefCell::default(),
             last_begun_at: Cell::default(),
             attempt: Cell::default(),
             removals: RefCell::default(),
@@ -172,7 +178,7 @@ impl Bucket for FakeBucket<'_> {
             pending::<()>().await;
         }
         self.host.advance(50);
-        match (self.error_of(&keys), self.effect) {
+        let answer = match (self.error_of(&keys), self.effect) {
             (None, _) => {
                 self.remove(&keys, began_at);
                 Ok(())
@@ -186,7 +192,12 @@ impl Bucket for FakeBucket<'_> {
                 }
                 Err(error)
             }
+        };
+        let upload = self.uploads_after.borrow_mut().remove(&self.calls.borrow().len());
+        if let Some(key) = upload {
+            self.upload(&key);
         }
+        answer
     }
 
     async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
@@ -213,7 +224,8 @@ impl Bucket for FakeBucket<'_> {
         }
         let objects = self.objects.borrow().clone();
         self.host.advance(self.look_ms.get());
-        if let Some(error) = self.next_list_errors.borrow_mut().pop() {
+        let error = self.next_list_errors.borrow_mut().pop();
+        if let Some(error) = error.or_else(|| self.cannot_list.get().then_some(R2Error::Internal)) {
             return Err(error);
         }
         let ListCall { prefix, start_after, limit, delimiter } = *call;

@@ -1,8 +1,8 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, params_from_iter};
+use rusqlite::{Connection, OpenFlags, StatementStatus, params_from_iter};
 
 use crate::database::{Database, LedgerError, Row, Statement, Value};
 
@@ -13,6 +13,7 @@ const STATEMENTS_MAX: usize = 512;
 #[derive(Debug)]
 pub struct SqliteDatabase {
     connection: RefCell<Connection>,
+    steps: Cell<u64>,
 }
 
 impl SqliteDatabase {
@@ -30,7 +31,12 @@ impl SqliteDatabase {
         // A plan that depended on what is bound would be made anew for every binding.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        Ok(Self { connection: RefCell::new(connection) })
+        Ok(Self { connection: RefCell::new(connection), steps: Cell::default() })
+    }
+
+    /// How many steps SQLite has taken for all statements so far: a row that is read takes a few, on any machine.
+    pub fn steps(&self) -> u64 {
+        self.steps.get()
     }
 
     /// Empties every table. What was prepared stays: for a test that needs many ledgers, it was half of the time.
@@ -53,14 +59,20 @@ impl Database for SqliteDatabase {
     async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
         let mut connection = self.connection.borrow_mut();
         let transaction = connection.transaction()?;
-        let answer =
-            statements.iter().map(|statement| run(&transaction, statement)).collect::<Result<_, _>>()?;
+        let answer = statements
+            .iter()
+            .map(|statement| run(&transaction, statement, &self.steps))
+            .collect::<Result<_, _>>()?;
         transaction.commit()?;
         Ok(answer)
     }
 }
 
-fn run(connection: &Connection, Statement { sql, parameters }: &Statement) -> Result<Vec<Row>, LedgerError> {
+fn run(
+    connection: &Connection,
+    Statement { sql, parameters }: &Statement,
+    steps: &Cell<u64>,
+) -> Result<Vec<Row>, LedgerError> {
     let mut statement = connection.prepare_cached(sql)?;
     let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let parameters = parameters.iter().map(|value| match value {
@@ -74,7 +86,10 @@ fn run(connection: &Connection, Statement { sql, parameters }: &Statement) -> Re
     let rows = statement.query_map(params_from_iter(parameters), |row| {
         names.iter().enumerate().map(|(n, name)| Ok((name.clone(), to_value(row, n)?))).collect()
     })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let rows = rows.collect::<Result<_, _>>()?;
+    let taken = statement.reset_status(StatementStatus::VmStep);
+    steps.set(steps.get() + u64::try_from(taken).unwrap_or_default());
+    Ok(rows)
 }
 
 /// Refuses what the deserializer of D1's answers refuses.

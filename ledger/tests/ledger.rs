@@ -3,10 +3,10 @@
 
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, FailedKey, FailureFilter, Grant,
-    Idempotency, LostPart, NewDeletion, NewPart, NewRedrive, NoticeReply, OutboxPiece, PartRef,
-    ProducerLedger, RecordBatch, RecordReply, Sealing, Sending, SkippedKey, SqlLedger, SqliteDatabase,
-    UnreadableMessage, UpkeepLedger,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, Database, FailedKey, FailureFilter,
+    Grant, Idempotency, LedgerError, LostPart, NewDeletion, NewPart, NewRedrive, NoticeReply, OutboxPiece,
+    PartRef, ProducerLedger, RecordBatch, RecordReply, Row, Sealing, Sending, SkippedKey, SqlLedger,
+    SqliteDatabase, Statement, UnreadableMessage, UpkeepLedger,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -513,6 +513,61 @@ fn what_is_not_as_it_was_said_is_not_sealed() {
     assert!(sealed(3, 6));
     let Sealing { parts, .. } = block_on(ledger.seal_deletion(&id(), 9, 9, at(2))).unwrap();
     assert_eq!(parts.iter().map(|part| (part.part, part.keys)).collect::<Vec<_>>(), [(1, 3), (2, 2), (3, 1)]);
+}
+
+/// A database whose steps are counted.
+struct Counted<'a>(&'a SqliteDatabase);
+
+impl Database for Counted<'_> {
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
+        self.0.batch(statements).await
+    }
+}
+
+/// The steps of each record of a sealed deletion of so many parts of ten chunks, delivered in this order.
+fn steps_of_records(parts: u32, order: impl Fn(&mut Vec<u32>)) -> Vec<u64> {
+    let database = SqliteDatabase::in_memory().unwrap();
+    let ledger = SqlLedger::new(Counted(&database));
+    assert!(block_on(ledger.admit_deletion(&deletion(None))).unwrap());
+    for number in 1..=parts {
+        let at_part = PartRef { part: number, ..PartRef::request(&id()) };
+        assert!(block_on(ledger.admit_part(&at_part, &part(number.into(), &[1; 10]), "body")).unwrap());
+        block_on(ledger.mark_enqueued(&at_part, at(0))).unwrap();
+    }
+    assert!(block_on(ledger.seal_deletion(&id(), parts, u64::from(parts) * 10, at(0))).unwrap().is_sealed);
+    let mut chunks: Vec<u32> = (1..=parts).flat_map(|part| (0..10).map(move |n| part * 1_000 + n)).collect();
+    order(&mut chunks);
+    let steps = chunks.into_iter().map(|number| {
+        let grant = granted(claim(&ledger, "a", 1, &chunk(number), 1));
+        let before = database.steps();
+        record(&ledger, "a", 2, vec![ChunkOutcome::new(grant, [0], Vec::new(), None, 1)]);
+        database.steps() - before
+    });
+    let steps = steps.collect();
+    assert_eq!(counts(&ledger, 3).1, State::Succeeded);
+    steps
+}
+
+/// Steps, so that it shows on any machine. The last record sums all chunks up, as it must.
+#[test]
+fn a_record_costs_no_more_the_more_chunks_its_deletion_has() {
+    let in_order = |parts| {
+        let mut steps = steps_of_records(parts, |_| {});
+        let last = steps.pop().unwrap_or_default();
+        (steps.into_iter().max().unwrap_or_default(), last)
+    };
+    let ((few, last_of_few), (many, last_of_many)) = (in_order(4), in_order(200));
+    assert!(many <= few + few / 10, "{many} steps with 2,000 chunks, {few} with 40");
+    assert!(last_of_many > 10 * last_of_few, "it is steps that are counted");
+
+    // As if at random: nothing is delivered like that, and yet few sum up before the end.
+    let shuffled = |parts| {
+        let steps =
+            steps_of_records(parts, |chunks| chunks.sort_by_key(|n| u64::from(*n) * 2_654_435_761 % 4_093));
+        steps.iter().sum::<u64>() / steps.len() as u64
+    };
+    let (few, many) = (shuffled(4), shuffled(200));
+    assert!(many < 3 * few, "{many} steps with 2,000 chunks, {few} with 40");
 }
 
 #[test]

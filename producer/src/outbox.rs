@@ -35,8 +35,8 @@ pub(crate) struct FilledOutbox {
 }
 
 impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
-    /// Of a part that the request `upload` brings to a deletion requested at `requested_at`, with this fence if the deletion is
-    /// there already; else the request says it.
+    /// Of a part that the request `upload` brings, whose keys are requested at `requested_at`; with this fence if the deletion is
+    /// there already, else the request says it.
     pub(crate) fn new(
         upload: &'a RequestId,
         part: &'a PartRef,

@@ -54,9 +54,10 @@ pub(crate) async fn put_part(
     let incoming = Incoming::new(request, query, Takes::JsonOrNdjson, Some(Sha256::new()))?;
     let mut reservation = memory.reserve(incoming.memory_bytes(), host).await?;
 
-    // (3) to (7); and whatever comes of it, no message stays that is no part's.
-    let mut outbox =
-        OutboxWriter::new(request_id, &part, deletion.requested_at, Some(deletion.sent_fence()), ledger);
+    // (3) to (7); and whatever comes of it, no message stays that is no part's. The fence keeps what is newer than the request
+    // that has named it, and that is this one.
+    let requested_at = host.now().max(deletion.requested_at);
+    let mut outbox = OutboxWriter::new(request_id, &part, requested_at, Some(deletion.sent_fence()), ledger);
     let begun = Begun { part: &part, not_before: deletion.not_before, request_id };
     let put = fill_and_send(incoming, scope, begun, &mut outbox, &mut reservation, ports).await;
     outbox.discard_rest(host).await;

@@ -23,7 +23,8 @@ pub struct ChunkRef {
 pub struct ChunkMessage<'a> {
     /// Which chunk this is.
     pub chunk: ChunkRef,
-    /// When the deletion was requested.
+    /// When the keys' deletion was requested: by the request that begins the deletion, or by the one that puts their part. Those
+    /// of a redrive have the time of the deletion, which is the earlier one.
     pub requested_at: Timestamp,
     /// Whether what was uploaded since is kept.
     pub fence: Fence,

@@ -95,6 +95,29 @@ fn always_looks_at_each_object_and_off_at_none() -> Result<()> {
     Ok(())
 }
 
+/// Keys that lie side by side are looked at by listing them, in the order of the bucket: all at once, whichever comes first.
+#[test]
+fn a_page_of_a_listing_looks_at_a_thousand_keys() -> Result<()> {
+    let pair = Pair::start()?;
+    // More than a page, with somebody else's objects between, and capitals, which some sort with the others.
+    let keys: Vec<String> =
+        (0..1_500).map(|n| format!("proj_42/{}{n:04}.jpg", if n % 2 == 0 { "a" } else { "A" })).collect();
+    let others: Vec<String> = (0..100).map(|n| format!("proj_42/a{n:04}0.jpg")).collect();
+    pair.gateway().put(&keys, 1)?;
+    pair.gateway().put(&others, 1)?;
+    let id = post(&pair, &json!({"objectKeys": keys, "delay_seconds": 3}))?;
+    let again = [&keys[0], &keys[777]].map(Clone::clone);
+    pair.gateway().put(&again, 2)?;
+
+    assert_eq!(pair.settle(&id)?.counts, counts(1_500, 2));
+    let mut left = [again.as_slice(), &others].concat();
+    left.sort();
+    assert_eq!(pair.keys()?, left);
+    assert_eq!(logged(&pair, "r2_heads", 1_500)?, 0);
+    assert!((2..=5).contains(&logged(&pair, "r2_lists", 1_500)?));
+    Ok(())
+}
+
 /// A message of an undo window that has not ended is sent once more, as if it had been requested long ago: by `auto` that is
 /// late, so that everything in the bucket is newer than the request.
 #[test]

@@ -106,3 +106,28 @@ fn an_upload_that_breaks_off_is_never_taken_for_a_whole_one() -> Result<()> {
     assert_eq!((cancelled.state.as_str(), cancelled.counts.deleted), ("cancelled", 2_000));
     Ok(())
 }
+
+/// 1. A deletion is begun with the fence `always`. 2. An object is uploaded, and then named by a part: it is deleted. 3. Another
+///    is uploaded after its part was put, within an undo window: it is kept.
+#[test]
+fn what_is_uploaded_before_its_part_is_put_is_deleted_and_what_comes_after_is_kept() -> Result<()> {
+    let pair = Pair::start()?;
+    for (delay_seconds, skipped) in [(0, 0), (3, 1)] {
+        let body = json!({"in_parts": true, "fence": "always", "delay_seconds": delay_seconds}).to_string();
+        let json = [("content-type", "application/json")];
+        let begun: Deletion = pair.api().send("POST", "/v1/deletions", &json, &body)?.expect(202)?;
+        let names: Vec<String> = keys(0).take(20).collect();
+        std::thread::sleep(Duration::from_millis(20));
+        pair.gateway().put(&names, 1)?;
+        std::thread::sleep(Duration::from_millis(20));
+        put(&pair, &begun.id, 1, names.iter().cloned())?;
+        if delay_seconds > 0 {
+            pair.gateway().put(&names[..1], 2)?;
+        }
+        assert_eq!(seal(&pair, &begun.id, 1, 20)?.0, 202);
+        let ended = pair.settle_within(PATIENCE, &begun.id)?;
+        assert_eq!((ended.counts.deleted, ended.counts.skipped), (20 - skipped, skipped));
+        assert_eq!(pair.keys()?.len() as u64, skipped);
+    }
+    Ok(())
+}

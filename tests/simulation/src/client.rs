@@ -246,7 +246,9 @@ async fn put_parts(world: &Rc<World>, case: &Case, id: &str) -> bool {
         let target = format!("/v1/deletions/{id}/parts/{}", index + 1);
         let body = json!({ "objectKeys": keys });
         let lines = (case.how == How::Lines).then_some(keys.as_slice());
-        if !insist(world, case, "PUT", &target, &body, lines).await {
+        let is_put = insist(world, case, "PUT", &target, &body, lines).await;
+        case.progress.borrow_mut().parts_put.push(world.sim.now());
+        if !is_put {
             return false;
         }
     }

@@ -118,7 +118,7 @@ impl Oracle {
     }
 
     fn check_look(covering: &[&Rc<Case>], key: &str, invocation: &Invocation, sim: &Sim) {
-        let bound = covering.iter().map(|case| case.requested_by(sim.now())).max().unwrap_or_default();
+        let bound = covering.iter().map(|case| case.requested_by(key, sim.now())).max().unwrap_or_default();
         let looked = invocation.looked.borrow();
         let looks = looked.get(key).map(Vec::as_slice).unwrap_or_default();
         let recent: Vec<_> = looks.iter().filter(|(at, _)| sim.now() - at <= LOOK_AGE_MAX_MS).collect();
@@ -141,7 +141,7 @@ impl Oracle {
         if covering.is_empty() {
             return sim.violate(|| format!("stray: {key:?} is gone, which nobody has asked for"));
         }
-        let is_old = |at: u64| covering.iter().any(|case| at <= case.requested_by(sim.now()));
+        let is_old = |at: u64| covering.iter().any(|case| at <= case.requested_by(key, sim.now()));
         if !is_old(uploaded_at) && is_old(shown_at) {
             sim.count(Count::RemovedBySlowClock);
         }
@@ -338,7 +338,7 @@ fn is_excused(case: &Case, key: &str, invocation: &Invocation, now: Option<u64>)
                     && chunk.keys.contains(key)
                     && case.has_id(&chunk.deletion)
             };
-            let is_prompt = now.is_none_or(|now| now - case.requested_by(now).min(now) <= PROMPT_MS);
+            let is_prompt = now.is_none_or(|now| now - case.requested_by(key, now).min(now) <= PROMPT_MS);
             case.keys.contains(key)
                 && case.delay_seconds == 0
                 && is_prompt

@@ -129,9 +129,13 @@ impl Plant {
                 "UPDATE deletions SET cancelled_at = ?2 WHERE id",
                 Rewrite::Replace("WHERE ", "WHERE 0 AND "),
             )],
-            Self::FinishesEarly => {
-                &[("UPDATE deletions SET finished_at = ?2", Rewrite::Replace(" = (SELECT", " >= (SELECT"))]
-            }
+            Self::FinishesEarly => &[
+                ("UPDATE deletions SET finished_at = ?2", Rewrite::Replace(" = (SELECT", " >= (SELECT")),
+                (
+                    "UPDATE deletions SET finished_at = ?2",
+                    Rewrite::Replace("LIMIT 1) IS NULL", "LIMIT 1) IS NOT 0"),
+                ),
+            ],
             Self::NeverResends => &[(
                 "SELECT p.deletion, p.generation, p.part, json_array_length",
                 Rewrite::Replace("WHERE ", "WHERE 0 AND "),

@@ -74,6 +74,8 @@ pub(crate) struct Progress {
     /// The deletion, once the client knows it, and when it says that it was requested.
     pub(crate) id: Option<String>,
     pub(crate) requested_at: Option<u64>,
+    /// When each of its parts was put for the last time, in order.
+    pub(crate) parts_put: Vec<u64>,
     /// It has its 202, and all parts are sealed.
     pub(crate) is_accepted: bool,
     /// The client sends nothing more.
@@ -104,9 +106,12 @@ impl Case {
             && closed_at.is_none_or(|at| invoked_at <= at)
     }
 
-    /// The latest time that it can have been requested at.
-    pub(crate) fn requested_by(&self, now: u64) -> u64 {
+    /// The latest time that this key of it can have been requested at: a part's is requested by whoever puts the part.
+    pub(crate) fn requested_by(&self, key: &str, now: u64) -> u64 {
         let progress = self.progress.borrow();
+        if let Some(part) = self.parts.iter().position(|part| part.iter().any(|of_part| of_part == key)) {
+            return progress.parts_put.get(part).copied().unwrap_or(now);
+        }
         match progress.requested_at {
             Some(at) => at,
             None if progress.is_in_flight => now,

@@ -55,6 +55,8 @@ struct Workload {
     fence: &'static str,
     /// Whether there are objects to be found; else to delete them is the same to all that is counted.
     stored: bool,
+    /// Where its keys are, within each deletion's prefix. A name that is not ASCII is in no listing that is a look.
+    folder: &'static str,
 }
 
 /// How long all deletions of a workload may take.
@@ -95,7 +97,14 @@ fn measure(project: &Project, state: &Path, options: Options) -> Result<Report> 
     let workloads = [
         Workload { deletions: 1, keys: options.keys, ..Workload::named("named in one request") },
         Workload { keys: few, by_prefix: true, stored: true, ..Workload::named("found by prefix") },
-        Workload { keys: few, fence: "always", stored: true, ..Workload::named("named, each looked at") },
+        Workload { keys: few, fence: "always", stored: true, ..Workload::named("named, looked at by page") },
+        Workload {
+            keys: few,
+            fence: "always",
+            stored: true,
+            folder: "phötos",
+            ..Workload::named("named, looked at one by one")
+        },
         Workload { deletions: 100, keys: 10, ..Workload::named("named, ten to a request") },
     ];
     let measured = workloads.iter().map(|workload| {
@@ -124,7 +133,7 @@ fn count(project: &Project, worker: Worker, folder: &Path, config: &mut Table) -
 
 impl Workload {
     fn named(name: &'static str) -> Self {
-        Self { name, deletions: 1, keys: 0, by_prefix: false, fence: "auto", stored: false }
+        Self { name, deletions: 1, keys: 0, by_prefix: false, fence: "auto", stored: false, folder: "photos" }
     }
 
     fn measure(&self, stack: &Stack, key_bytes: u32) -> Result<Measured> {
@@ -187,7 +196,8 @@ impl Workload {
     /// The keys of one of its deletions, each of this length.
     fn keys_of(&self, number: u32, key_bytes: u32) -> impl Iterator<Item = String> {
         let width = key_bytes as usize;
-        (0..self.keys).map(move |at| format!("{:x<width$}", format!("{}photos/{at:06}-", prefix(number))))
+        (0..self.keys)
+            .map(move |at| format!("{:x<width$}", format!("{}{}/{at:06}-", prefix(number), self.folder)))
     }
 }
 

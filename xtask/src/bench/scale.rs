@@ -1,7 +1,8 @@
 //! `cargo xtask bench scale`: that time grows with the keys and no faster, that memory does not grow, and how long a small deletion
 //! takes beside a large one.
 //!
-//! All that without the fence, which `auto` puts up a minute after the request: what it costs is measured by itself.
+//! Time is measured without the fence, which `auto` puts up a minute after the request; what it costs is measured by itself, and of
+//! the largest size, which takes longer than a minute, each fence.
 
 use std::{
     cell::Cell,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use protocol::Fence;
 
 use super::{
     Setting,
@@ -30,6 +32,9 @@ const REFERENCE: usize = 10_000;
 /// How much longer a key may take in a large deletion than in one of [`REFERENCE`] keys.
 const GROWTH_MAX: f64 = 1.25;
 
+/// How much longer a deletion may take whose objects are all looked at, where a listing shows them.
+const FENCE_MAX: f64 = 2.0;
+
 /// What the isolate of either Worker may take, in MB, whatever the deletion: half of what there is.
 const MEMORY_MAX: f64 = 64.0;
 
@@ -46,9 +51,12 @@ const SMALL_ONES: usize = 5;
 /// Measures all of it.
 pub(super) fn run(setting: &Setting<'_>) -> Result<Vec<Comparison>> {
     workers::build(setting.toolbox, &Worker::ALL)?;
-    let mut comparisons = vec![Arena::within(|arena| time(arena, &SIZES, setting.rounds(3)))?];
+    let mut comparisons = vec![Arena::within(|arena| time(arena, "off", &SIZES, setting.rounds(3)))?];
     if setting.full {
-        comparisons.push(Arena::within(|arena| time(arena, &[FULL_SIZE, REFERENCE], 1))?);
+        for fence in Fence::ALL {
+            let timed = Arena::within(|arena| time(arena, fence.as_str(), &[FULL_SIZE, REFERENCE], 1));
+            comparisons.push(timed?);
+        }
     }
     let largest = if setting.full { FULL_SIZE } else { SIZES.into_iter().max().unwrap_or(REFERENCE) };
     comparisons.extend(Arena::within_inspected(|arena| memory(arena, &[REFERENCE, largest]))?);
@@ -62,7 +70,7 @@ fn keys_of(count: usize) -> String {
 }
 
 /// Seconds for each 10,000 keys, the first of `sizes` against the others.
-fn time(arena: &Arena, sizes: &[usize], rounds: usize) -> Result<Comparison> {
+fn time(arena: &Arena, fence: &str, sizes: &[usize], rounds: usize) -> Result<Comparison> {
     let turns = Cell::new(0_u32);
     let mut contestants: Vec<_> = sizes
         .iter()
@@ -72,7 +80,8 @@ fn time(arena: &Arena, sizes: &[usize], rounds: usize) -> Result<Comparison> {
                 turns.set(turns.get() + 1);
                 let keys = arena::keys(&format!("scale/{}/", turns.get()), count);
                 arena.fill(&keys)?;
-                let time = arena.delete_with_fence("off", &keys)?;
+                let time = arena.delete_with_fence(fence, &keys)?;
+                output::note(format!("  {}, fence {fence}: {}", keys_of(count), output::seconds(time)));
                 arena.settle()?;
                 #[expect(clippy::cast_precision_loss, reason = "a million is no loss")]
                 Ok(time.as_secs_f64() * PER_KEYS / count as f64)
@@ -81,18 +90,26 @@ fn time(arena: &Arena, sizes: &[usize], rounds: usize) -> Result<Comparison> {
         .collect();
     let rows = take_turns(usize::from(rounds > 1), rounds, &mut contestants)?;
     drop(contestants);
-    let comparison = Comparison::of_seconds("scale", "request to gone, for each 10,000 keys of", rows);
+    let with = if fence == "off" { String::new() } else { format!(", fence {fence}") };
+    let case = format!("request to gone{with}, for each 10,000 keys of");
+    let comparison = Comparison::of_seconds("scale", case, rows);
     Ok(comparison.promising([Target::ratio(keys_of(REFERENCE), GROWTH_MAX)]))
 }
 
-/// What it costs that every object is looked at first.
+/// What it costs that every object is looked at first: where a listing shows a thousand of them, and where each is asked for, as all
+/// are whose names are not ASCII.
 fn fence(arena: &Arena, rounds: usize) -> Result<Comparison> {
     let turns = Cell::new(0_u32);
-    let mut contestants = ["always", "off"].map(|fence| {
+    let mut contestants = [
+        ("fence always", "always", "images"),
+        ("fence always, one by one", "always", "bilder-ä"),
+        ("fence off", "off", "images"),
+    ]
+    .map(|(name, fence, folder)| {
         let turns = &turns;
-        Contestant::new(format!("fence {fence}"), move || {
+        Contestant::new(name, move || {
             turns.set(turns.get() + 1);
-            let keys = arena::keys(&format!("scale/fence/{}/", turns.get()), REFERENCE);
+            let keys = arena::keys(&format!("scale/fence/{}/{folder}/", turns.get()), REFERENCE);
             arena.fill(&keys)?;
             let time = arena.delete_with_fence(fence, &keys)?;
             arena.settle()?;
@@ -101,7 +118,9 @@ fn fence(arena: &Arena, rounds: usize) -> Result<Comparison> {
     });
     let rows = take_turns(1, rounds, &mut contestants)?;
     drop(contestants);
-    Ok(Comparison::of_seconds("scale", format!("request to gone of {}", keys_of(REFERENCE)), rows))
+    let comparison =
+        Comparison::of_seconds("scale", format!("request to gone of {}", keys_of(REFERENCE)), rows);
+    Ok(comparison.promising([Target::ratio("fence off", FENCE_MAX)]))
 }
 
 /// The most that the isolate of each Worker takes, the last of `sizes` against the first.
@@ -129,7 +148,8 @@ fn memory(arena: &Arena, sizes: &[usize; 2]) -> Result<Vec<Comparison>> {
                     })
                 })
                 .collect();
-            let deleted = arena.delete_with_fence("off", &keys);
+            // Pages of listings are the most that the consumer has at once.
+            let deleted = arena.delete_with_fence("always", &keys);
             over.store(true, Ordering::Relaxed);
             for (watcher, found) in watchers.into_iter().zip(&mut found) {
                 found.push(mb(watcher.join().unwrap_or_else(|_| bail!("a watcher panicked"))?));

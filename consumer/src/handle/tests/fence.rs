@@ -40,19 +40,33 @@ fn a_late_delivery_keeps_what_was_uploaded_since_and_deletes_the_rest() {
     world.bucket.objects.borrow_mut().remove(&world.keys[1]);
     world.upload_again([3, 998]);
     host.advance(MINUTE_MS);
-    // The allowance does not reach to the last keys.
-    assert_eq!(world.deliver_until_settled(), 2);
+    assert_eq!(world.deliver_until_settled(), 1);
     let expected = Counts { total: 1_000, deleted: 998, skipped: 2, ..Counts::default() };
     assert_eq!(world.counts(), (expected, State::Succeeded));
     let kept = [world.keys[3].clone(), world.keys[998].clone()];
     assert_eq!(world.skipped_keys(), kept);
     assert_eq!(world.left(), BTreeSet::from(kept));
     assert_eq!(world.bystanders(), 3);
-    assert_eq!(world.bucket.looks.get(), 1_000, "each key is looked at once");
+    assert_eq!((world.bucket.looks.get(), world.bucket.lists.get()), (0, 1), "a page shows all of them");
     // What was not there needs no call.
-    assert_eq!(world.bucket.calls.borrow().iter().sum::<usize>(), 997);
+    assert_eq!(*world.bucket.calls.borrow(), [997]);
     let log = host.log.borrow().concat();
-    assert!(log.contains("\"keys_skipped\":1") && log.contains("\"skipped\":2"), "{log}");
+    assert!(log.contains("\"keys_skipped\":2") && log.contains("\"r2_lists\":1"), "{log}");
+}
+
+#[test]
+fn where_a_listing_shows_nothing_each_key_is_looked_at_once() {
+    let host = FakeHost::default();
+    let world = World::fenced(&host, 1_000, Fence::Auto);
+    world.bucket.cannot_list.set(true);
+    world.upload_again([3, 998]);
+    host.advance(MINUTE_MS);
+    // The allowance does not reach to the last keys.
+    assert_eq!(world.deliver_until_settled(), 2);
+    let expected = Counts { total: 1_000, deleted: 998, skipped: 2, ..Counts::default() };
+    assert_eq!(world.counts(), (expected, State::Succeeded));
+    assert_eq!(world.skipped_keys(), [world.keys[3].clone(), world.keys[998].clone()]);
+    assert_eq!((world.bucket.looks.get(), world.bucket.lists.get()), (1_000, 2));
 }
 
 #[test]
@@ -94,15 +108,21 @@ fn a_retry_keeps_what_was_uploaded_between_the_attempts() {
 
 #[test]
 fn a_half_is_looked_at_again_because_an_upload_may_have_come_while_it_waited() {
-    let host = FakeHost::default();
-    let mut world = World::fenced(&host, 4, Fence::Always);
-    world.bucket.culprits.insert(world.keys[0].clone(), R2Error::ObjectLocked);
-    // Four looks and the whole's call; then the first half's look.
-    world.bucket.uploads.borrow_mut().insert(5, world.keys[3].clone());
-    assert_eq!(world.deliver(1).acknowledged(), 1);
-    let expected = Counts { total: 4, deleted: 2, skipped: 1, failed: 1, ..Counts::default() };
-    assert_eq!(world.counts().0, expected);
-    assert_eq!(world.left(), BTreeSet::from([world.keys[0].clone(), world.keys[3].clone()]));
+    // So few that they are looked at one by one, and so many that a page shows them.
+    for (keys, by_page) in [(4, false), (40, true)] {
+        let host = FakeHost::default();
+        let mut world = World::fenced(&host, keys, Fence::Always);
+        world.bucket.culprits.insert(world.keys[0].clone(), R2Error::ObjectLocked);
+        let last = world.keys[keys - 1].clone();
+        // Not sooner: what comes between its look and its call is deleted, as README says.
+        world.bucket.uploads_after.borrow_mut().insert(1, last.clone());
+        assert_eq!(world.deliver(1).acknowledged(), 1);
+        let total = keys as u64;
+        let expected = Counts { total, deleted: total - 2, skipped: 1, failed: 1, ..Counts::default() };
+        assert_eq!(world.counts().0, expected, "{keys} keys");
+        assert_eq!(world.left(), BTreeSet::from([world.keys[0].clone(), last]), "{keys} keys");
+        assert_eq!(world.bucket.lists.get() > 0, by_page);
+    }
 }
 
 #[test]
@@ -125,6 +145,7 @@ fn a_look_that_fails_leaves_its_key_undecided_and_no_other() {
     ] {
         let host = FakeHost::default();
         let mut world = World::fenced(&host, 100, Fence::Always);
+        world.bucket.cannot_list.set(true);
         world.bucket.blind.insert(world.keys[40].clone(), error);
         assert_eq!(world.deliver(1).acknowledged(), 0, "{error:?}");
         assert_eq!(world.counts().0, Counts { total: 100, pending: 1, deleted: 99, ..Counts::default() });
@@ -141,6 +162,8 @@ fn a_look_that_fails_leaves_its_key_undecided_and_no_other() {
 fn a_key_that_r2_refuses_to_look_at_fails_alone_at_once() {
     let host = FakeHost::default();
     let mut world = World::fenced(&host, 100, Fence::Always);
+    world.bucket.cannot_list.set(true);
+    world.bucket.look_ms.set(1);
     world.bucket.blind.insert(world.keys[40].clone(), R2Error::InvalidObjectName);
     assert_eq!(world.deliver(1).acknowledged(), 1);
     assert_eq!(world.counts().0, Counts { total: 100, deleted: 99, failed: 1, ..Counts::default() });
@@ -153,6 +176,7 @@ fn an_outage_of_looks_is_not_hammered_and_a_wrong_configuration_waits_for_a_pers
         let host = FakeHost::default();
         let mut world = World::fenced(&host, 500, Fence::Always);
         world.bucket.blind = world.keys.iter().map(|key| (key.clone(), error)).collect();
+        world.bucket.cannot_list.set(true);
         assert_eq!(world.deliver(1).acknowledged(), 0);
         assert_eq!((world.bucket.looks.get(), world.bucket.calls.borrow().len()), (looks, 0), "{error:?}");
         assert_eq!(world.counts().0.pending, 500);
@@ -182,20 +206,22 @@ fn an_invocation_that_runs_out_of_time_or_calls_keeps_what_it_has_done_and_comes
         let host = FakeHost::default();
         let world = World::fenced(&host, 6_000, Fence::Always);
         world.bucket.look_ms.set(look_ms);
+        world.bucket.cannot_list.set(true);
         world.upload_again([0, 5_999]);
         let (mut open, mut deliveries) = ((0..6).collect::<BTreeSet<usize>>(), 0);
         while !open.is_empty() {
             deliveries += 1;
             let began_at = host.now();
-            let before = world.bucket.looks.get() + world.bucket.calls.borrow().len();
+            let asked =
+                || world.bucket.looks.get() + world.bucket.lists.get() + world.bucket.calls.borrow().len();
+            let before = asked();
             let pending = world.counts().0.pending;
             let indices: Vec<usize> = open.iter().copied().collect();
             let batch: Vec<Delivery> =
                 indices.iter().map(|&index| world.delivery(index, deliveries)).collect();
             let settlements = block_on(handle(QUEUE, &batch, &world.bucket, &world.ledger, &host));
             assert!(world.bucket.last_begun_at.get() < began_at.plus_millis(WORK_MS));
-            let after = world.bucket.looks.get() + world.bucket.calls.borrow().len();
-            assert!(after - before <= R2_CALLS_MAX);
+            assert!(asked() - before <= R2_CALLS_MAX);
             assert!(pending - world.counts().0.pending >= pending.min(250), "of {pending}");
             for (at, index) in indices.iter().enumerate() {
                 match settlements.of(at) {
@@ -246,7 +272,7 @@ impl Bucket for Crowd {
 
     async fn list(&self, _: &ListCall<'_>) -> Result<Listing, R2Error> {
         self.wait().await;
-        Ok(Listing::default())
+        Err(R2Error::Internal)
     }
 }
 
@@ -313,6 +339,8 @@ struct Schedule {
     largest_call: usize,
     errors: Vec<R2Error>,
     look_errors: Vec<R2Error>,
+    list_errors: Vec<R2Error>,
+    list_max: usize,
     look_ms: u64,
     ledger: Vec<Option<bool>>,
     /// How long the first delivery takes, in milliseconds.
@@ -333,13 +361,23 @@ fn schedules() -> impl Strategy<Value = Schedule> {
         prop_oneof![Just(usize::MAX), 1_usize..300],
         error(),
         error(),
+        (error(), prop_oneof![Just(1_000_usize), 10_usize..200]),
         prop::sample::select(vec![1_u64, 10, 400, 2_000]),
         prop::collection::vec(ledger_fault, 0..12),
         prop::sample::select(vec![0, 59_990, 2 * MINUTE_MS]),
     );
     (world, prop::collection::vec((0_usize..700, 0_usize..300), 0..40), faults).prop_map(
         |((fence, keys, missing, locked, blind), uploads, faults)| {
-            let (effect, largest_call, errors, look_errors, look_ms, ledger, delay_ms) = faults;
+            let (
+                effect,
+                largest_call,
+                errors,
+                look_errors,
+                (list_errors, list_max),
+                look_ms,
+                ledger,
+                delay_ms,
+            ) = faults;
             Schedule {
                 fence,
                 keys,
@@ -351,6 +389,8 @@ fn schedules() -> impl Strategy<Value = Schedule> {
                 largest_call,
                 errors,
                 look_errors,
+                list_errors,
+                list_max,
                 look_ms,
                 ledger,
                 delay_ms,
@@ -377,6 +417,8 @@ impl Schedule {
         world.bucket.largest_call = self.largest_call;
         world.bucket.next_errors.borrow_mut().extend(self.errors.iter());
         world.bucket.next_look_errors.borrow_mut().extend(self.look_errors.iter());
+        world.bucket.next_list_errors.borrow_mut().extend(self.list_errors.iter());
+        world.bucket.list_max = self.list_max;
         world.bucket.look_ms.set(self.look_ms);
         world.host.advance(self.delay_ms);
     }

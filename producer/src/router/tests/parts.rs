@@ -79,6 +79,31 @@ fn parts_have_the_fence_of_their_deletion() {
     }
 }
 
+/// What is uploaded before a key is named is what it was named for, whenever its deletion was begun.
+#[test]
+fn a_key_is_requested_by_whoever_puts_its_part_first() {
+    let mut world = World::new();
+    let begun_at = 1_000_000;
+    world.host.now.set(begun_at);
+    let (id, begun) = (world.begin(), world.host.now());
+    world.host.now.set(begun_at + 120_000);
+    assert_eq!(world.put(&id, 1, &keys(0..1)).status, 202);
+    // One that was not sent is sent later, and is as old as it was.
+    world.host.now.set(begun_at + 180_000);
+    world.queue.fails = Some((15000, 0));
+    assert_eq!(world.put(&id, 2, &keys(1..2)).status, 503);
+    world.queue.fails = None;
+    world.host.now.set(begun_at + 600_000);
+    assert_eq!(world.put(&id, 2, &keys(1..2)).status, 202);
+    // A clock that is behind makes no key older than its deletion.
+    world.host.now.set(begun_at - 1);
+    assert_eq!(world.put(&id, 3, &keys(2..3)).status, 202);
+
+    let stored = world.queue.stored.borrow();
+    let times = stored.iter().map(|body| ChunkMessage::from_json(body).unwrap().requested_at);
+    assert_eq!(times.collect::<Vec<_>>(), [120_000, 180_000, 0].map(|millis| begun.plus_millis(millis)));
+}
+
 #[test]
 fn the_notice_of_a_deletion_that_ends_as_it_is_sealed_is_looked_at_at_once() {
     let world = World::new();

@@ -48,6 +48,12 @@ const PROMPT_SECONDS: f64 = 60.0;
 /// Dollars for a million looks, which are class B operations. docs: r2/pricing.
 const MILLION_LOOKS_DOLLARS: f64 = 0.36;
 
+/// Dollars for a million pages, which are class A operations. docs: r2/pricing.
+const MILLION_PAGES_DOLLARS: f64 = 4.50;
+
+/// Pages that show the keys of a message which lie side by side: one, and another for what is between them.
+const PAGES_PER_MESSAGE: f64 = 2.0;
+
 /// A row of the outbox holds so many bytes of messages.
 const OUTBOX_ROW_BYTES: f64 = 1e6;
 
@@ -71,6 +77,8 @@ pub(super) struct Assumptions {
     pub(super) delete_seconds: f64,
     /// Seconds that R2 takes to say when an object was uploaded.
     pub(super) look_seconds: f64,
+    /// Seconds that R2 takes for a page of a listing.
+    pub(super) page_seconds: f64,
     /// Seconds that the ledger takes for a transaction, during which it does nothing else.
     pub(super) transaction_seconds: f64,
 }
@@ -82,6 +90,7 @@ impl Assumptions {
         key_bytes: 60.0,
         delete_seconds: 1.0,
         look_seconds: 0.03,
+        page_seconds: 0.3,
         transaction_seconds: 0.005,
     };
 }
@@ -161,8 +170,9 @@ fn slowest(of: Assumptions) -> Bound {
     )
 }
 
-/// Keys a second where the fence looks at each: the connections of an invocation look side by side for a second, then delete.
-fn keys_per_second_looked_at(of: Assumptions) -> f64 {
+/// Keys a second where the fence looks at each by itself: the connections of an invocation look side by side for a second, then
+/// delete.
+fn keys_per_second_one_by_one(of: Assumptions) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "limits are small")]
     let lanes = CONNECTIONS_MAX as f64;
     let turns = LOOKS_OF_AN_INVOCATION * of.look_seconds / lanes / LOOK_TURN_SECONDS;
@@ -171,13 +181,19 @@ fn keys_per_second_looked_at(of: Assumptions) -> f64 {
     looked_at.min(slowest(of).keys_per_second)
 }
 
-/// How long `keys` take with the fence `auto`, and how many of them are looked at, as deletions that follow each other: what is
-/// not done a minute after the request of its deletion is looked at.
-fn with_auto(keys: f64, of: Assumptions) -> (f64, f64) {
+/// Keys a second where the fence looks at those of a message by pages of a listing, one after the other, then deletes.
+fn keys_per_second_by_page(of: Assumptions) -> f64 {
+    let delete_seconds = PAGES_PER_MESSAGE * of.page_seconds + of.delete_seconds;
+    slowest(Assumptions { delete_seconds, ..of }).keys_per_second
+}
+
+/// How long `keys` take with the fence `auto`, and how many of them are looked at, at so many a second, as deletions that follow
+/// each other, each asked for at once: what is not done a minute after that is looked at.
+fn with_auto(keys: f64, looked_at_per_second: f64, of: Assumptions) -> (f64, f64) {
     let deletions = (keys / deletion_keys()).ceil();
     let prompt = (keys / deletions).min(PROMPT_SECONDS * slowest(of).keys_per_second);
     let late = keys / deletions - prompt;
-    let seconds = prompt / slowest(of).keys_per_second + late / keys_per_second_looked_at(of);
+    let seconds = prompt / slowest(of).keys_per_second + late / looked_at_per_second;
     (deletions * seconds, deletions * late)
 }
 
@@ -212,11 +228,13 @@ fn assumptions(of: Assumptions) -> String {
          | cK | keys of a batch | {per_batch} |\n\
          | L | a delete of K keys, assumed | {} s |\n\
          | h | a look at an object, assumed | {} ms |\n\
+         | p | a page of a listing, assumed | {} ms |\n\
          | q | a transaction of the ledger, assumed | {} ms |\n\
          | r | transactions of a request of 100,000 keys | {} |",
         of.invocations,
         of.delete_seconds,
         of.look_seconds * 1e3,
+        of.page_seconds * 1e3,
         of.transaction_seconds * 1e3,
         figure((ledger_seconds_per_key(of) / of.transaction_seconds - 2.0 / keys_per_batch(of)) * 1e5),
     )
@@ -268,23 +286,24 @@ fn sizes(of: Assumptions) -> String {
 }
 
 fn with_fence(of: Assumptions) -> String {
+    let (by_page, one_by_one) = (keys_per_second_by_page(of), keys_per_second_one_by_one(of));
     let mut table = format!(
-        "| keys | `off` | `auto` | `always` | looks of `auto` | for $ |\n|---|--:|--:|--:|--:|--:|\n\
-         | keys/s of one pair | {} | | {} | | |",
+        "| keys | `off` | `auto`, side by side | for $ | `always`, side by side | for $ | `auto`, far apart | for $ | `always`, far \
+         apart | for $ |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n| keys/s of one pair | {} | | | {} | | | | {} | |",
         rounded(slowest(of).keys_per_second),
-        rounded(keys_per_second_looked_at(of))
+        rounded(by_page),
+        rounded(one_by_one)
     );
+    let page = PAGES_PER_MESSAGE / keys_per_message(of) * MILLION_PAGES_DOLLARS;
     for (name, keys) in SIZES {
-        let (auto, looks) = with_auto(keys, of);
-        let (off, always) = (keys / slowest(of).keys_per_second, keys / keys_per_second_looked_at(of));
-        let [off, auto, always] = [off, auto, always].map(duration);
-        let dollars = looks / 1e6 * MILLION_LOOKS_DOLLARS;
-        let _ = write!(
-            table,
-            "\n| {name} | {off} | {auto} | {always} | {} | {} |",
-            rounded(looks),
-            rounded(dollars)
-        );
+        let _ = write!(table, "\n| {name} | {}", duration(keys / slowest(of).keys_per_second));
+        for (per_second, dollars) in [(by_page, page), (one_by_one, MILLION_LOOKS_DOLLARS)] {
+            let (auto, late) = with_auto(keys, per_second, of);
+            for (seconds, looked_at) in [(auto, late), (keys / per_second, keys)] {
+                let _ = write!(table, " | {} | {}", duration(seconds), cents(looked_at / 1e6 * dollars));
+            }
+        }
+        table.push_str(" |");
     }
     table
 }
@@ -332,6 +351,11 @@ fn rounded(value: f64) -> String {
     grouped(&format!("{:.0}", (value / unit).round() * unit))
 }
 
+/// Dollars, with cents where they are few.
+fn cents(dollars: f64) -> String {
+    if dollars > 0.0 && dollars < 10.0 { format!("{dollars:.2}") } else { rounded(dollars) }
+}
+
 /// `16 s`, `28 min`, `19 days`.
 fn duration(seconds: f64) -> String {
     let units = [("years", 31_557_600.0), ("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)];
@@ -364,9 +388,17 @@ mod tests {
     fn a_deletion_that_is_over_within_a_minute_is_not_looked_at() {
         let of = Assumptions::USUAL;
         let within = PROMPT_SECONDS * slowest(of).keys_per_second;
-        let (seconds, looks) = with_auto(within, of);
+        let auto = |keys| with_auto(keys, keys_per_second_one_by_one(of), of);
+        let (seconds, looks) = auto(within);
         assert!((seconds - PROMPT_SECONDS).abs() < 1e-6 && looks < 1.0, "{seconds} s, {looks} looks");
-        assert!(with_auto(2.0 * within, of).0 > 3.0 * PROMPT_SECONDS);
+        assert!(auto(2.0 * within).0 > 3.0 * PROMPT_SECONDS);
+    }
+
+    #[test]
+    fn pages_cost_time_where_the_consumer_is_the_slowest() {
+        let quick_ledger = Assumptions { transaction_seconds: 0.0001, ..Assumptions::USUAL };
+        assert!(keys_per_second_by_page(quick_ledger) < slowest(quick_ledger).keys_per_second);
+        assert!(keys_per_second_by_page(quick_ledger) > keys_per_second_one_by_one(quick_ledger));
     }
 
     #[test]
