@@ -38,24 +38,48 @@ impl Pair {
     /// When the delivery neither ends nor comes to the gate, or the runtime answers although it is dead.
     pub fn kill_at(&mut self, gate: &Gate, queue: &str) -> Result<bool> {
         let batch = self.queue.take(queue, self.queue.settings(queue).max_batch_size);
-        let dispatcher = self.dispatcher()?;
-        let (killed, delivered) = thread::scope(|scope| {
-            let delivery = scope.spawn(|| dispatcher.deliver(queue, &batch));
-            let arrived = until("a call at the gate", PATIENCE, || {
-                Ok((gate.arrivals() > 0 || delivery.is_finished()).then(|| gate.arrivals() > 0))
-            });
-            let killed = arrived
-                .and_then(|arrived| if arrived { self.workerd.kill().map(|()| true) } else { Ok(false) });
-            gate.open();
-            let Ok(delivered) = delivery.join() else { bail!("the delivery panicked") };
-            Ok((killed?, delivered?))
-        })?;
+        let (dispatcher, delivered) = (self.dispatcher()?, (queue.to_owned(), batch.clone()));
+        let (killed, delivered) =
+            self.kill_during(gate, move || dispatcher.deliver(&delivered.0, &delivered.1))?;
+        let delivered = delivered?;
         ensure!(killed == delivered.lost(), "killed: {killed}, but the answer is {delivered:?}");
         self.queue.settle(queue, &batch, &delivered);
         if killed {
             self.workerd.restart()?;
         }
         Ok(killed)
+    }
+
+    /// Sets off the cron trigger, and kills the runtime as soon as a call waits at the gate, as [`Pair::kill_at`] does.
+    ///
+    /// # Errors
+    /// As [`Pair::kill_at`]; and when the trigger fails although nobody was killed.
+    pub fn kill_cron_at(&mut self, gate: &Gate) -> Result<bool> {
+        let dispatcher = self.dispatcher()?;
+        let (killed, done) = self.kill_during(gate, move || dispatcher.cron())?;
+        ensure!(killed != done.is_ok(), "killed: {killed}, and the cron trigger: {done:?}");
+        if killed {
+            self.workerd.restart()?;
+        }
+        Ok(killed)
+    }
+
+    /// Does `work` in a thread and kills the runtime as soon as a call waits at the gate, which is opened then. Says whether
+    /// there was a kill, and what came of the work.
+    pub(crate) fn kill_during<T: Send + 'static>(
+        &mut self,
+        gate: &Gate,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(bool, T)> {
+        let work = thread::spawn(work);
+        let arrived = until("a call at the gate", PATIENCE, || {
+            Ok((gate.arrivals() > 0 || work.is_finished()).then(|| gate.arrivals() > 0))
+        });
+        let killed =
+            arrived.and_then(|arrived| if arrived { self.workerd.kill().map(|()| true) } else { Ok(false) });
+        gate.open();
+        let Ok(done) = work.join() else { bail!("it panicked") };
+        Ok((killed?, done))
     }
 
     /// Delivers until no queue holds a message, several batches at a time; delays are skipped, not waited for.
@@ -101,8 +125,9 @@ impl Pair {
     /// What the consumer promises of every batch, whatever has failed.
     fn check(&self, batch: &[Message], delivered: &Delivered) -> Result<()> {
         for message in batch {
+            let is_trapped = self.has_traps() && delivered.outcome == "exception";
             ensure!(
-                delivered.outcome == "ok" && delivered.decided(&message.id),
+                is_trapped || (delivered.outcome == "ok" && delivered.decided(&message.id)),
                 "a message was left undecided by {delivered:?}; workerd said:\n{}",
                 self.log()
             );

@@ -38,7 +38,7 @@ pub(super) struct Objects {
     pub(super) call_keys_max: Option<usize>,
     pub(super) write_interval: Option<Duration>,
     written: HashMap<String, Duration>,
-    uploads: u64,
+    pub(super) uploads: u64,
 }
 
 impl Default for Objects {
