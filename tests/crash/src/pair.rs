@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bucket::Bucket;
 use crate::canary::{Canary, leaks};
@@ -161,6 +161,11 @@ impl Pair {
     pub fn log(&self) -> String {
         let lines = self.workerd.output();
         lines.into_iter().filter(|line| !line.starts_with(TAIL)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What the API or a notice says, in the test's own names, without the canary.
+    pub fn in_own_names(&self, told: &Value) -> Value {
+        serde_json::from_str(&self.canary.undress(&told.to_string())).unwrap_or_default()
     }
 
     /// How often the wasm has run into a trap.
