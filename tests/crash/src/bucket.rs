@@ -111,6 +111,14 @@ impl Bucket {
         }
     }
 
+    /// Uploads an object under each key at this time, in milliseconds since 1970.
+    pub fn upload_at<K: Into<String>>(&self, uploaded_ms: u64, keys: impl IntoIterator<Item = K>) {
+        let mut objects = self.objects();
+        for key in keys {
+            objects.put_at(self.dress(&key.into()), uploaded_ms);
+        }
+    }
+
     /// Whether there is an object under the key.
     pub fn contains(&self, key: &str) -> bool {
         self.objects().contains(&self.dress(key))

@@ -42,7 +42,8 @@ pub struct Database {
 #[derive(Debug)]
 struct Shared {
     connection: Mutex<Connection>,
-    migrations: Mutex<Vec<PathBuf>>,
+    /// All there are, and how many of them are applied.
+    migrations: Mutex<(Vec<PathBuf>, usize)>,
     faults: Faults<D1Error>,
     log: Mutex<Vec<String>>,
 }
@@ -71,7 +72,7 @@ impl Database {
         files.sort();
         let shared = Arc::new(Shared {
             connection: Mutex::new(connection),
-            migrations: Mutex::new(files),
+            migrations: Mutex::new((files, 0)),
             faults: Faults::default(),
             log: Mutex::default(),
         });
@@ -85,14 +86,10 @@ impl Database {
     /// When one does not apply, or `look` fails.
     pub fn migrate_by_steps(&self, mut look: impl FnMut() -> Result<()>) -> Result<()> {
         loop {
-            let mut left = self.shared.migrations.lock().unwrap_or_else(PoisonError::into_inner);
-            if left.is_empty() {
-                return Ok(());
-            }
-            let file = left.remove(0);
-            drop(left);
+            let (files, applied) = self.shared.migrations();
+            let Some(file) = files.get(applied) else { return Ok(()) };
             look()?;
-            let sql = std::fs::read_to_string(&file)?;
+            let sql = std::fs::read_to_string(file)?;
             let connection = self.shared.connection();
             // A migration may be longer than D1 lets a Worker's statement be.
             for (limit, _) in LIMITS {
@@ -102,7 +99,14 @@ impl Database {
             for (limit, value) in LIMITS {
                 connection.set_limit(limit, value)?;
             }
+            drop(connection);
+            self.shared.migrations.lock().unwrap_or_else(PoisonError::into_inner).1 = applied + 1;
         }
+    }
+
+    /// All migrations that there are.
+    pub fn migrations(&self) -> Vec<PathBuf> {
+        self.shared.migrations().0
     }
 
     /// Applies all migrations.
@@ -175,6 +179,10 @@ impl Database {
 }
 
 impl Shared {
+    fn migrations(&self) -> (Vec<PathBuf>, usize) {
+        self.migrations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }

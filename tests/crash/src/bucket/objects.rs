@@ -69,8 +69,12 @@ impl Objects {
     }
 
     pub(super) fn put(&mut self, key: String) {
+        self.put_at(key, unix_ms());
+    }
+
+    pub(super) fn put_at(&mut self, key: String, uploaded_ms: u64) {
         self.uploads += 1;
-        self.stored.insert(key, Object { uploaded_ms: unix_ms(), version: self.uploads });
+        self.stored.insert(key, Object { uploaded_ms, version: self.uploads });
     }
 
     /// What a delete call at the time `now` would remove, and the error that it ends with.
