@@ -181,6 +181,10 @@ impl Bucket {
         self.objects().write_interval = interval;
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.server.is_busy()
+    }
+
     pub(crate) fn met(&self) -> Met {
         self.shared.faults.met()
     }

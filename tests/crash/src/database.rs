@@ -152,6 +152,10 @@ impl Database {
         self.shared.faults.plan(&[worker, sql], spare, times, fault);
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.server.is_busy()
+    }
+
     pub(crate) fn met(&self) -> Met {
         self.shared.faults.met()
     }

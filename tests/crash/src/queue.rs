@@ -134,6 +134,10 @@ impl Queue {
         self.shared.faults.plan(&[], spare, times, fault);
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.server.is_busy()
+    }
+
     pub(crate) fn met(&self) -> Met {
         self.shared.faults.met()
     }

@@ -92,6 +92,7 @@ impl Pair {
             self.queue.settle(QUEUE, &batch, &delivered?);
         }
         ended.and_then(|()| self.workerd.wait())?;
+        self.finish_calls()?;
         self.succeed(successor)
     }
 
@@ -110,7 +111,20 @@ impl Pair {
             arrived.and_then(|arrived| if arrived { self.workerd.kill().map(|()| true) } else { Ok(false) });
         gate.open();
         let Ok(done) = work.join() else { bail!("it panicked") };
+        self.finish_calls()?;
         Ok((killed?, done))
+    }
+
+    /// Waits until the services have carried out what the dead had asked for: what R2 carries out later than that nobody can
+    /// prevent (`docs/reliability.md`, "The model").
+    fn finish_calls(&self) -> Result<()> {
+        // A call that the dead had sent may not have been read yet.
+        let mut idle = 0;
+        until("the services to finish", PATIENCE, || {
+            let is_busy = self.bucket.is_busy() || self.database.is_busy() || self.queue.is_busy();
+            idle = if is_busy { 0 } else { idle + 1 };
+            Ok((idle == 4).then_some(()))
+        })
     }
 
     /// Delivers until no queue holds a message, several batches at a time; delays are skipped, not waited for.

@@ -85,7 +85,10 @@ fn no_key_is_lost_and_no_bystander_touched_whatever_fails() -> Result<()> {
             }
             let written = report.lock().map_err(|_| anyhow::anyhow!("another run has panicked"));
             written.and_then(|_| write_report(&random.1))?;
-            outcome.with_context(|| format!("CRASH_SEED={seed} CRASH_RUNS=1 repeats this run"))?;
+            outcome.with_context(|| format!("CRASH_SEED={seed} CRASH_RUNS=1 repeats this run")).inspect_err(
+                // At once, and not when all other runs are over.
+                |error| drop(writeln!(std::io::stderr(), "{error:#}")),
+            )?;
         }
     };
     thread::scope(|scope| {
