@@ -84,26 +84,27 @@ impl Pair {
     }
 
     /// Calls, and kills the runtime as soon as a call to a service waits at the gate; then opens it, so that the service
-    /// finishes what the dead had asked for, and starts the runtime again. Gives the answer, where the request was answered
-    /// before it came to the gate.
+    /// finishes what the dead had asked for, and starts the runtime again. Says whether there was a kill, and gives the answer,
+    /// where there is one: the request came to no gate, or was refused while one of its calls was there.
     ///
     /// # Errors
-    /// When the request neither ends nor comes to the gate, or the dead have answered.
+    /// When the request neither ends nor comes to the gate, or was accepted although a call of it was there.
     pub fn kill_call_at(
         &mut self,
         gate: &Gate,
         (method, path): (&str, &str),
         key: Option<&str>,
         body: Option<&Value>,
-    ) -> Result<Option<Reply>> {
+    ) -> Result<(bool, Option<Reply>)> {
         let request = self.request(method, path, key, body)?;
         let (killed, answered) = self.kill_during(gate, request)?;
-        ensure!(!(killed && answered.is_ok()), "answered by the dead");
         if !killed {
-            return self.read_reply(path, answered?).map(Some);
+            return Ok((false, Some(self.read_reply(path, answered?)?)));
         }
         self.workerd.restart()?;
-        Ok(None)
+        let reply = answered.ok().map(|answered| self.read_reply(path, answered)).transpose()?;
+        ensure!(reply.as_ref().is_none_or(|reply| reply.status >= 400), "accepted by the dead: {reply:?}");
+        Ok((true, reply))
     }
 
     /// What makes the request, anywhere. Keys, prefixes, labels and the Idempotency-Key get the pair's canary.

@@ -440,8 +440,11 @@ fn kill_producer(
         }
     };
     let before = pair.queue.messages(QUEUE).len();
-    let reply = pair.kill_call_at(&gate, ("POST", "/v1/deletions"), key, Some(body))?;
-    if reply.is_none() {
+    let (killed, reply) = pair.kill_call_at(&gate, ("POST", "/v1/deletions"), key, Some(body))?;
+    if killed && reply.is_some() {
+        random.1.add("kills", 1_u64);
+        random.1.add("killed: at a call of a request that was refused meanwhile", 1_u64);
+    } else if killed {
         random.1.add("kills", 1_u64);
         let is_between = moment != "between two sends" || pair.queue.messages(QUEUE).len() > before;
         random
