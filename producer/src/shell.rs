@@ -8,7 +8,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 use web_sys::{
-    Headers, ReadableStream, ReadableStreamReadResult, ResponseInit, TransformStream,
+    AbortController, Headers, ReadableStream, ReadableStreamReadResult, ResponseInit, TransformStream,
     WritableStreamDefaultWriter,
 };
 
@@ -347,10 +347,23 @@ impl Host for Runtime {
 
     async fn sleep(&self, millis: u64) {
         // Where the runtime has no such thing there is no pause.
-        if let Some(scheduler) = Binding::find_any(&js_sys::global(), "scheduler") {
-            #[expect(clippy::cast_precision_loss, reason = "pauses are shorter than 2^53 milliseconds")]
-            drop(scheduler.call("wait", &Array::of1(&JsValue::from(millis as f64))).await);
-        }
+        let scheduler = Binding::find_any(&js_sys::global(), "scheduler");
+        let Some((scheduler, controller)) = scheduler.zip(AbortController::new().ok()) else { return };
+        let options = object(&[("signal", controller.signal().into())]);
+        let _pause = Pause(controller);
+        #[expect(clippy::cast_precision_loss, reason = "pauses are shorter than 2^53 milliseconds")]
+        let arguments = Array::of2(&JsValue::from(millis as f64), &options);
+        drop(scheduler.call("wait", &arguments).await);
+    }
+}
+
+/// A pause, which ends with this. While one is under way, the runtime takes an invocation that has failed for one that waits, and
+/// its caller gets no answer.
+struct Pause(AbortController);
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::canary::Canary;
 use crate::clock::Clock;
 use crate::config::Binding;
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, Met};
 use crate::http::Server;
 use objects::Objects;
 pub use objects::{Locked, Neighbours};
@@ -60,6 +61,8 @@ pub struct BucketCall {
 pub struct Bucket {
     server: Server,
     shared: Arc<Shared>,
+    /// What every key in the bucket begins with, and no name of a test's: see [`Canary`].
+    namespace: String,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,16 @@ impl Bucket {
             clock: clock.clone(),
         });
         let served = Arc::clone(&shared);
-        Ok(Self { server: Server::start(move |request| served.answer(&request))?, shared })
+        Ok(Self {
+            server: Server::start(move |request| served.answer(&request))?,
+            shared,
+            namespace: String::new(),
+        })
+    }
+
+    /// Puts the canary before every name that a test has for an object, and takes it away where it tells them.
+    pub(crate) fn with_canary(self, canary: &Canary) -> Self {
+        Self { namespace: canary.namespace(), ..self }
     }
 
     /// What binds the bucket to a Worker.
@@ -95,23 +107,35 @@ impl Bucket {
     pub fn upload<K: Into<String>>(&self, keys: impl IntoIterator<Item = K>) {
         let mut objects = self.objects();
         for key in keys {
-            objects.put(key.into());
+            objects.put(self.dress(&key.into()));
+        }
+    }
+
+    /// Uploads an object under each key at this time, in milliseconds since 1970.
+    pub fn upload_at<K: Into<String>>(&self, uploaded_ms: u64, keys: impl IntoIterator<Item = K>) {
+        let mut objects = self.objects();
+        for key in keys {
+            objects.put_at(self.dress(&key.into()), uploaded_ms);
         }
     }
 
     /// Whether there is an object under the key.
     pub fn contains(&self, key: &str) -> bool {
-        self.objects().contains(key)
+        self.objects().contains(&self.dress(key))
     }
 
     /// All keys, in order.
     pub fn keys(&self) -> Vec<String> {
-        self.objects().keys()
+        self.undress(self.objects().keys())
     }
 
     /// Every call so far.
     pub fn calls(&self) -> Vec<BucketCall> {
-        self.shared.calls()
+        let mut calls = self.shared.calls();
+        for call in &mut calls {
+            call.keys = self.undress(std::mem::take(&mut call.keys));
+        }
+        calls
     }
 
     /// Every delete call so far.
@@ -143,7 +167,8 @@ impl Bucket {
     ///
     /// What becomes of the call's other keys is not documented, so it is the test's choice.
     pub fn lock<K: Into<String>>(&self, keys: impl IntoIterator<Item = K>, neighbours: Neighbours) {
-        self.objects().locked = Locked { keys: keys.into_iter().map(Into::into).collect(), neighbours };
+        self.objects().locked =
+            Locked { keys: keys.into_iter().map(|key| self.dress(&key.into())).collect(), neighbours };
     }
 
     /// Lifts all locks.
@@ -156,9 +181,31 @@ impl Bucket {
         self.objects().write_interval = interval;
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.server.is_busy()
+    }
+
+    pub(crate) fn met(&self) -> Met {
+        self.shared.faults.met()
+    }
+
     /// Forgets the faults that were planned and have not struck; locks and limits stay.
     pub fn heal(&self) {
         self.shared.faults.clear();
+    }
+
+    /// How many objects have been uploaded.
+    pub fn uploads(&self) -> u64 {
+        self.objects().uploads
+    }
+
+    fn dress(&self, name: &str) -> String {
+        format!("{}{name}", self.namespace)
+    }
+
+    fn undress(&self, keys: Vec<String>) -> Vec<String> {
+        let strip = |key: String| key.strip_prefix(&self.namespace).map(str::to_owned).unwrap_or(key);
+        keys.into_iter().map(strip).collect()
     }
 
     fn objects(&self) -> MutexGuard<'_, Objects> {

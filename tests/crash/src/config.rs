@@ -28,6 +28,8 @@ pub struct WorkerConfig {
     pub compatibility_flags: Vec<String>,
     /// What it finds in `env`, by name.
     pub bindings: Vec<(String, Binding)>,
+    /// The Worker that gets its tail events.
+    pub tail: Option<String>,
 }
 
 /// What a Worker finds under one name in `env`.
@@ -74,6 +76,16 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Sets a variable or a secret of a Worker.
+    pub(crate) fn set(&mut self, worker: &str, name: &str, value: &str) {
+        for worker in self.workers.iter_mut().filter(|found| found.name == worker) {
+            worker.bindings.retain(|(bound, _)| bound != name);
+            worker.bindings.push((name.to_owned(), Binding::Text(value.to_owned())));
+        }
+    }
+}
+
 impl WorkerConfig {
     fn render(&self) -> Result<String> {
         let mut modules = Vec::new();
@@ -96,8 +108,9 @@ impl WorkerConfig {
                 format!("(name = {}, {})", quote(name), binding.render(&service(&self.name, name)))
             })
             .collect();
+        let tails = self.tail.as_deref().map(quote).unwrap_or_default();
         Ok(format!(
-            "modules = [{}], compatibilityDate = {}, compatibilityFlags = [{}], bindings = [{}]",
+            "modules = [{}], compatibilityDate = {}, compatibilityFlags = [{}], bindings = [{}], tails = [{tails}]",
             modules.join(", "),
             quote(&self.compatibility_date),
             flags.join(", "),

@@ -2,7 +2,7 @@
 
 mod wire;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use rusqlite::{Connection, Params, Row};
 
 use crate::clock::Clock;
 use crate::config::Binding;
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, Met};
 use crate::http::Server;
 
 /// An error as D1 answers it; the Worker sees `D1_ERROR:` and the text.
@@ -42,6 +42,8 @@ pub struct Database {
 #[derive(Debug)]
 struct Shared {
     connection: Mutex<Connection>,
+    /// All there are, and how many of them are applied.
+    migrations: Mutex<(Vec<PathBuf>, usize)>,
     faults: Faults<D1Error>,
     log: Mutex<Vec<String>>,
 }
@@ -55,10 +57,10 @@ const LIMITS: [(Limit, i32); 4] = [
 ];
 
 impl Database {
-    /// Starts with the SQL files of `migrations` applied in the order of their names.
+    /// Starts empty; [`Database::migrate`] applies the SQL files of `migrations` in the order of their names.
     ///
     /// # Errors
-    /// When they do not apply, or it cannot listen.
+    /// When they cannot be listed, or it cannot listen.
     pub fn start(migrations: &Path) -> Result<Self> {
         let connection = Connection::open_in_memory()?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -68,20 +70,51 @@ impl Database {
             .collect::<Result<_>>()?;
         files.retain(|path| path.extension().is_some_and(|extension| extension == "sql"));
         files.sort();
-        for file in files {
-            let sql = std::fs::read_to_string(&file)?;
-            connection.execute_batch(&sql).with_context(|| format!("{} does not apply", file.display()))?;
-        }
-        for (limit, value) in LIMITS {
-            connection.set_limit(limit, value)?;
-        }
         let shared = Arc::new(Shared {
             connection: Mutex::new(connection),
+            migrations: Mutex::new((files, 0)),
             faults: Faults::default(),
             log: Mutex::default(),
         });
         let served = Arc::clone(&shared);
         Ok(Self { server: Server::start(move |request| served.answer(&request))?, shared })
+    }
+
+    /// Applies one migration after the other, and looks before each of them.
+    ///
+    /// # Errors
+    /// When one does not apply, or `look` fails.
+    pub fn migrate_by_steps(&self, mut look: impl FnMut() -> Result<()>) -> Result<()> {
+        loop {
+            let (files, applied) = self.shared.migrations();
+            let Some(file) = files.get(applied) else { return Ok(()) };
+            look()?;
+            let sql = std::fs::read_to_string(file)?;
+            let connection = self.shared.connection();
+            // A migration may be longer than D1 lets a Worker's statement be.
+            for (limit, _) in LIMITS {
+                connection.set_limit(limit, i32::MAX)?;
+            }
+            connection.execute_batch(&sql).with_context(|| format!("{} does not apply", file.display()))?;
+            for (limit, value) in LIMITS {
+                connection.set_limit(limit, value)?;
+            }
+            drop(connection);
+            self.shared.migrations.lock().unwrap_or_else(PoisonError::into_inner).1 = applied + 1;
+        }
+    }
+
+    /// All migrations that there are.
+    pub fn migrations(&self) -> Vec<PathBuf> {
+        self.shared.migrations().0
+    }
+
+    /// Applies all migrations.
+    ///
+    /// # Errors
+    /// When one does not apply.
+    pub fn migrate(&self) -> Result<()> {
+        self.migrate_by_steps(|| Ok(()))
     }
 
     /// What binds the database to a Worker.
@@ -119,6 +152,14 @@ impl Database {
         self.shared.faults.plan(&[worker, sql], spare, times, fault);
     }
 
+    pub(crate) fn is_busy(&self) -> bool {
+        self.server.is_busy()
+    }
+
+    pub(crate) fn met(&self) -> Met {
+        self.shared.faults.met()
+    }
+
     /// Forgets the faults that were planned and have not struck.
     pub fn heal(&self) {
         self.shared.faults.clear();
@@ -142,6 +183,10 @@ impl Database {
 }
 
 impl Shared {
+    fn migrations(&self) -> (Vec<PathBuf>, usize) {
+        self.migrations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -98,7 +98,8 @@ impl Dispatcher {
         Self { agent: agent.into(), url: format!("http://{address}/") }
     }
 
-    /// The Worker itself, which hands batches to the Worker `consumer` of the same process, and sets off its cron trigger.
+    /// The Worker itself, which hands batches to the Worker `consumer` of the same process, sets off its cron trigger, and
+    /// prints what it gets as the tail of another Worker.
     ///
     /// # Errors
     /// When the crate is not in its repository.
@@ -109,6 +110,7 @@ impl Dispatcher {
             compatibility_date: "2026-11-01".to_owned(),
             compatibility_flags: vec!["service_binding_extra_handlers".to_owned()],
             bindings: vec![("CONSUMER".to_owned(), Binding::Worker(consumer.to_owned()))],
+            tail: None,
         })
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use standardwebhooks::Webhook;
 
-use crate::faults::{Fault, Faults, How};
+use crate::faults::{Fault, Faults, How, Met};
 use crate::http::{Answer, Request, Server};
 
 /// A receiver of Standard Webhooks on the loopback interface. Clones share it.
@@ -20,6 +20,7 @@ pub struct Endpoint {
 struct Shared {
     faults: Faults<u16>,
     received: Mutex<Vec<std::result::Result<Notice, String>>>,
+    signatures: Mutex<Vec<String>>,
 }
 
 /// A notice as the endpoint got it, its signatures verified.
@@ -54,9 +55,24 @@ impl Endpoint {
         format!("http://{}/{NOTICE_URL_CANARY}?token={NOTICE_URL_CANARY}", self.server.address)
     }
 
+    /// What is nobody's business but the endpoint's, with what it is.
+    pub(crate) fn secrets(&self) -> Vec<(&'static str, String)> {
+        let signatures = self.shared.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        let signatures = signatures.iter().filter(|signature| !signature.is_empty()).cloned();
+        let secrets = NOTICE_SECRETS.map(|secret| secret.trim_start_matches("whsec_").to_owned());
+        let mut found = vec![("the endpoint's URL", NOTICE_URL_CANARY.to_owned())];
+        found.extend(secrets.map(|secret| ("a signing secret", secret)));
+        found.extend(signatures.map(|signature| ("a signature", signature)));
+        found
+    }
+
     /// Spares the first `spare` notices, then the next `times` suffer `fault`, whose error is a status.
     pub fn fail(&self, spare: usize, times: usize, fault: Fault<u16>) {
         self.shared.faults.plan(&[], spare, times, fault);
+    }
+
+    pub(crate) fn met(&self) -> Met {
+        self.shared.faults.met()
     }
 
     /// Every notice that it has got, also those that it did not take.
@@ -71,6 +87,9 @@ impl Endpoint {
 
 impl Shared {
     fn answer(&self, request: &Request) -> Answer {
+        let signatures =
+            request.header("webhook-signature").unwrap_or_default().split(' ').map(str::to_owned);
+        self.signatures.lock().unwrap_or_else(PoisonError::into_inner).extend(signatures);
         let notice = verify(request).map_err(|error| format!("{error:#}: {request:?}"));
         self.received.lock().unwrap_or_else(PoisonError::into_inner).push(notice);
         match self.faults.strike("").map(|fault| fault.how) {

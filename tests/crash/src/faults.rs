@@ -1,5 +1,6 @@
 //! What goes wrong, when, and for which calls.
 
+use std::ops::Add;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::gate::Gate;
@@ -62,10 +63,37 @@ impl<E> Fault<E> {
     }
 }
 
+/// How many calls have met a fault, by its kind.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Met {
+    /// The service answered with an error.
+    pub errors: u64,
+    /// The connection was closed in place of an answer.
+    pub resets: u64,
+    /// There was no answer for as long as the test wanted.
+    pub stalls: u64,
+    /// Of all those, what had been done in part: of a send, every other message was stored.
+    pub in_part: u64,
+}
+
+impl Add for Met {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            errors: self.errors + other.errors,
+            resets: self.resets + other.resets,
+            stalls: self.stalls + other.stalls,
+            in_part: self.in_part + other.in_part,
+        }
+    }
+}
+
 /// The faults that are still to come, in the order in which they were planned.
 #[derive(Debug)]
 pub(crate) struct Faults<E> {
     planned: Arc<Mutex<Vec<Planned<E>>>>,
+    met: Arc<Mutex<Met>>,
 }
 
 #[derive(Debug)]
@@ -78,13 +106,13 @@ struct Planned<E> {
 
 impl<E> Default for Faults<E> {
     fn default() -> Self {
-        Self { planned: Arc::default() }
+        Self { planned: Arc::default(), met: Arc::default() }
     }
 }
 
 impl<E> Clone for Faults<E> {
     fn clone(&self) -> Self {
-        Self { planned: Arc::clone(&self.planned) }
+        Self { planned: Arc::clone(&self.planned), met: Arc::clone(&self.met) }
     }
 }
 
@@ -114,6 +142,19 @@ impl<E: Clone> Faults<E> {
             }
         }
         planned.retain(|plan| plan.times > 0);
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        match struck.as_ref().map(|fault| &fault.how) {
+            Some(How::Refused(_)) => met.errors += 1,
+            Some(How::Dropped) => met.resets += 1,
+            Some(How::Stalled(_)) => met.stalls += 1,
+            None => {}
+        }
+        met.in_part += u64::from(struck.as_ref().is_some_and(|fault| fault.when == When::Halfway));
         struck
+    }
+
+    /// What has struck so far.
+    pub(crate) fn met(&self) -> Met {
+        *self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -55,9 +56,10 @@ impl Answer {
 
 /// A running server; it stops with the process. Requests are answered at the same time, each in a thread of its own,
 /// and a request is worked on to its end even when whoever sent it has died.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    under_way: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -68,7 +70,14 @@ impl Server {
         let address = listener.local_addr()?;
         listener.set_nonblocking(true)?;
         let runtime = Builder::new_current_thread().enable_io().build()?;
-        let answer = Arc::new(answer);
+        let under_way = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&under_way);
+        let answer = Arc::new(move |request| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let answer = answer(request);
+            counted.fetch_sub(1, Ordering::SeqCst);
+            answer
+        });
         thread::Builder::new().name(format!("server {address}")).spawn(move || {
             runtime.block_on(async move {
                 let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
@@ -80,7 +89,12 @@ impl Server {
                 }
             });
         })?;
-        Ok(Self { address })
+        Ok(Self { address, under_way })
+    }
+
+    /// Whether a request is being worked on, be its sender alive or dead.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) > 0
     }
 }
 

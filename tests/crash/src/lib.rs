@@ -14,6 +14,7 @@
 
 mod api;
 mod bucket;
+mod canary;
 mod clock;
 mod config;
 mod database;
@@ -26,21 +27,24 @@ mod pair;
 mod process;
 mod queue;
 mod settle;
+mod trap;
 mod wait;
 mod workerd;
 mod wrangler;
 
 pub use api::{Counts, Reply};
 pub use bucket::{Bucket, BucketCall, Locked, Neighbours, R2Error};
+pub use canary::Canary;
 pub use clock::Clock;
 pub use config::{Binding, Config, WorkerConfig};
 pub use database::{D1Error, Database};
 pub use delivery::{Decision, Delivered, Dispatcher};
 pub use endpoint::{Endpoint, NOTICE_SECRETS, NOTICE_URL_CANARY, Notice};
-pub use faults::{Fault, How, When};
+pub use faults::{Fault, How, Met, When};
 pub use gate::Gate;
-pub use pair::{DEAD_LETTERS, Pair, QUEUE};
+pub use pair::{DEAD_LETTERS, Pair, QUEUE, Setup};
 pub use queue::{Body, Message, Queue, QueueError, QueueSettings};
+pub use trap::Trap;
 pub use wait::until;
 pub use workerd::Workerd;
 pub use wrangler::Wrangler;

@@ -4,6 +4,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A child in a process group of its own. Dropping it kills it; and so does a second, tiny process when the test
 /// itself was killed and drops nothing.
@@ -30,6 +31,14 @@ impl Process {
     /// How it ended, if it has ended by itself.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
+    }
+
+    /// SIGTERM. Whoever has ended already is not disturbed.
+    pub(crate) fn terminate(&mut self) -> Result<()> {
+        if self.ended()?.is_none() {
+            kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        }
+        Ok(())
     }
 
     /// SIGKILL.

@@ -12,7 +12,7 @@ use anyhow::Result;
 use crate::clock::Clock;
 use crate::config::Binding;
 use crate::delivery::Delivered;
-use crate::faults::{Fault, Faults};
+use crate::faults::{Fault, Faults, Met};
 use crate::http::Server;
 use broker::Broker;
 pub use message::{Body, Message};
@@ -132,6 +132,14 @@ impl Queue {
     /// and a send that is half done has stored every other message.
     pub fn fail_sends(&self, spare: usize, times: usize, fault: Fault<QueueError>) {
         self.shared.faults.plan(&[], spare, times, fault);
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.server.is_busy()
+    }
+
+    pub(crate) fn met(&self) -> Met {
+        self.shared.faults.met()
     }
 
     /// Forgets the faults that were planned and have not struck.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -17,15 +17,18 @@ use crate::config::Config;
 use crate::process::Process;
 use crate::wait::until;
 
-/// A `workerd` process with its own folder, its own ports and its own process group. It ends with the test.
+/// A `workerd` process with its own ports and its own process group. It ends with the test.
 #[derive(Debug)]
 pub struct Workerd {
     folder: TempDir,
     sockets: Vec<String>,
     process: Process,
-    output: Arc<Mutex<Vec<String>>>,
+    output: Output,
+    readers: Vec<JoinHandle<()>>,
     ports: Ports,
 }
+
+type Output = Arc<Mutex<Vec<String>>>;
 
 type Ports = Arc<Mutex<HashMap<String, u16>>>;
 
@@ -45,6 +48,18 @@ impl Workerd {
     /// # Errors
     /// When the runtime is not installed, a module is missing, or the runtime refuses the configuration.
     pub fn start(config: &Config) -> Result<Self> {
+        Self::run(config, Output::default())
+    }
+
+    /// Starts another process, which prints to the same output.
+    ///
+    /// # Errors
+    /// As [`Workerd::start`].
+    pub fn start_another(&self, config: &Config) -> Result<Self> {
+        Self::run(config, Arc::clone(&self.output))
+    }
+
+    fn run(config: &Config, output: Output) -> Result<Self> {
         let folder = TempDir::with_prefix("crash-")?;
         for worker in &config.workers {
             let modules = folder.path().join(&worker.name);
@@ -57,9 +72,9 @@ impl Workerd {
         }
         std::fs::write(folder.path().join("config.capnp"), config.render()?)?;
         let sockets = config.workers.iter().map(|worker| worker.name.clone()).collect();
-        let (output, ports) = (Arc::default(), Ports::default());
-        let process = launch(folder.path(), &output, &ports)?;
-        let mut workerd = Self { folder, sockets, process, output, ports };
+        let (mut readers, ports) = (Vec::new(), Ports::default());
+        let process = launch(folder.path(), &output, &ports, &mut readers)?;
+        let mut workerd = Self { folder, sockets, process, output, readers, ports };
         workerd.listening()?;
         Ok(workerd)
     }
@@ -82,6 +97,28 @@ impl Workerd {
         self.process.kill()
     }
 
+    /// Asks the process to end, as whoever replaces it does (SIGTERM).
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.process.terminate()
+    }
+
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not end within a minute.
+    pub fn wait(&mut self) -> Result<()> {
+        until("workerd to end", START, || Ok(self.process.ended()?.map(drop)))
+    }
+
+    /// Kills the process, and has `successor` answer for what it has printed.
+    pub(crate) fn hand_over(mut self, successor: &mut Self) -> Result<()> {
+        successor.readers.append(&mut self.readers);
+        self.kill()
+    }
+
     /// Kills the process if it still runs and starts it again, on other ports.
     ///
     /// # Errors
@@ -89,13 +126,27 @@ impl Workerd {
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.ports.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.process = launch(self.folder.path(), &self.output, &self.ports)?;
+        self.process = launch(self.folder.path(), &self.output, &self.ports, &mut self.readers)?;
         self.listening()
     }
 
     /// Everything that the runtime and the Workers have printed, restarts included.
     pub fn output(&self) -> Vec<String> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Kills the process, and gives all that it has printed to its last line.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub(crate) fn last_words(&mut self) -> Result<Vec<String>> {
+        self.kill()?;
+        for reader in self.readers.drain(..) {
+            if reader.join().is_err() {
+                bail!("the output was not read to its end");
+            }
+        }
+        Ok(self.output())
     }
 
     fn listening(&mut self) -> Result<()> {
@@ -110,7 +161,12 @@ impl Workerd {
     }
 }
 
-fn launch(folder: &Path, output: &Arc<Mutex<Vec<String>>>, ports: &Ports) -> Result<Process> {
+fn launch(
+    folder: &Path,
+    output: &Output,
+    ports: &Ports,
+    readers: &mut Vec<JoinHandle<()>>,
+) -> Result<Process> {
     let binary = find_binary()?;
     let mut process = Process::start(
         // Experimental for the flag of the dispatcher; verbose, or exceptions that nobody caught are not printed.
@@ -123,8 +179,8 @@ fn launch(folder: &Path, output: &Arc<Mutex<Vec<String>>>, ports: &Ports) -> Res
             .stderr(Stdio::piped()),
     )?;
     if let (Some(stdout), Some(stderr)) = (process.child.stdout.take(), process.child.stderr.take()) {
-        collect(stdout, output, Some(ports))?;
-        collect(stderr, output, None)?;
+        readers.push(collect(stdout, output, Some(ports))?);
+        readers.push(collect(stderr, output, None)?);
     }
     Ok(process)
 }
@@ -132,11 +188,11 @@ fn launch(folder: &Path, output: &Arc<Mutex<Vec<String>>>, ports: &Ports) -> Res
 /// Reads a stream to its end in a thread, a line at a time.
 fn collect(
     stream: impl Read + Send + 'static,
-    output: &Arc<Mutex<Vec<String>>>,
+    output: &Output,
     ports: Option<&Ports>,
-) -> Result<()> {
+) -> Result<JoinHandle<()>> {
     let (output, ports) = (Arc::clone(output), ports.cloned());
-    thread::Builder::new().name("workerd output".to_owned()).spawn(move || {
+    let reader = thread::Builder::new().name("workerd output".to_owned()).spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             let listen = ports.as_ref().zip(serde_json::from_str::<Listen>(&line).ok());
@@ -148,7 +204,7 @@ fn collect(
             }
         }
     })?;
-    Ok(())
+    Ok(reader)
 }
 
 /// The binary that wrangler's own runtime package carries, or the one that `WORKERD_BIN` names.

@@ -126,18 +126,9 @@ fn a_redrive_that_dies_anywhere_is_finished_by_the_next() -> Result<()> {
         pair.bucket.unlock();
         let gate = Gate::new();
         pair.database.fail("producer", statement, 0, 1, Fault::stalled(when, &gate));
-        let url = format!("http://{}/v1/deletions/{id}/redrive", pair.workerd.address("producer")?);
-        let answered = thread::scope(|scope| {
-            let call = scope.spawn(move || {
-                ureq::post(&url).header("authorization", "Bearer crash-test-token").send_empty().is_ok()
-            });
-            gate.arrived(1, PATIENCE)?;
-            pair.workerd.kill()?;
-            call.join().or_else(|_| bail!("the call panicked"))
-        })?;
-        assert!(!answered, "answered by the dead");
-        gate.open();
-        pair.workerd.restart()?;
+        let path = format!("/v1/deletions/{id}/redrive");
+        let answer = pair.kill_call_at(&gate, ("POST", &path), None, None)?;
+        assert!(matches!(answer, (true, None)), "{answer:?}");
         // As it is when the dead one's hold has ended.
         pair.database.execute("UPDATE parts SET sending_until = 0", [])?;
         if by_upkeep {

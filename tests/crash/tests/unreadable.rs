@@ -8,14 +8,21 @@ use serde_json::json;
 fn a_message_that_cannot_be_read_is_kept_and_its_neighbours_are_processed() -> Result<()> {
     let pair = Pair::start()?;
     pair.bucket.upload(["mine", "bystander"]);
+    // What is sent past the producer names objects as they are in the bucket.
+    let bystander = pair.canary.key("bystander");
     let foreign = r#"{"v":1,"deletion":"del_01kaszq5m0zzzzzzzzzzzzzzzz","chunk":0,"generation":0,"requested_at":1,"fence":"auto","keys":["bystander"]}"#;
+    let sent = foreign.replace("bystander", &bystander);
     let bodies = [
         (Body::text("half a mess"), "not_json", "half a mess"),
         (Body::text(r#"{"v":99,"anything":[]}"#), "unsupported_version", r#"{"v":99,"anything":[]}"#),
-        (Body::text(r#"{"v":1,"keys":["bystander"]}"#), "invalid_message", r#"{"v":1,"keys":["bystander"]}"#),
-        (Body::json(&json!({"v": 1, "keys": ["bystander"]})), "not_text", r#"["bystander"]"#),
+        (
+            Body::text(format!(r#"{{"v":1,"keys":["{bystander}"]}}"#)),
+            "invalid_message",
+            r#"{"v":1,"keys":["bystander"]}"#,
+        ),
+        (Body::json(&json!({"v": 1, "keys": [bystander]})), "not_text", r#"["bystander"]"#),
         (Body::bytes([0xff, 0x00]), "not_text", ""),
-        (Body::text(foreign), "unknown_deletion", foreign),
+        (Body::text(sent), "unknown_deletion", foreign),
     ];
     for (body, ..) in &bodies[..3] {
         pair.queue.send(QUEUE, body.clone());
@@ -50,6 +57,7 @@ fn a_message_that_names_a_deletion_but_not_its_chunk_deletes_nothing() -> Result
     pair.bucket.upload(["mine", "bystander"]);
     let id = pair.accept(&["mine"])?;
     let forged = |chunk: u32, keys: &[&str]| {
+        let keys: Vec<_> = keys.iter().map(|key| pair.canary.key(key)).collect();
         let message = json!({
             "v": 1, "deletion": id, "chunk": chunk, "generation": 0, "requested_at": 1, "fence": "auto", "keys": keys,
         });

@@ -38,7 +38,7 @@ pub(super) struct Objects {
     pub(super) call_keys_max: Option<usize>,
     pub(super) write_interval: Option<Duration>,
     written: HashMap<String, Duration>,
-    uploads: u64,
+    pub(super) uploads: u64,
 }
 
 impl Default for Objects {
@@ -69,8 +69,12 @@ impl Objects {
     }
 
     pub(super) fn put(&mut self, key: String) {
+        self.put_at(key, unix_ms());
+    }
+
+    pub(super) fn put_at(&mut self, key: String, uploaded_ms: u64) {
         self.uploads += 1;
-        self.stored.insert(key, Object { uploaded_ms: unix_ms(), version: self.uploads });
+        self.stored.insert(key, Object { uploaded_ms, version: self.uploads });
     }
 
     /// What a delete call at the time `now` would remove, and the error that it ends with.

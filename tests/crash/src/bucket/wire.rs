@@ -35,10 +35,11 @@ type Outcome = Result<Value, Option<R2Error>>;
 
 impl Shared {
     pub(super) fn answer(&self, request: &Request) -> Answer {
-        let Some(call) = parse(request) else { return error(R2Error::NOT_IMPLEMENTED) };
+        let Some(call) = parse(request) else { return error(R2Error::NOT_IMPLEMENTED, "") };
         let keys: Vec<_> = call.objects.iter().flatten().chain(&call.object).cloned().collect();
         let at = self.clock.now();
         let outcome = if call.method == "delete" { self.delete(&keys) } else { self.read(&call) };
+        let named = keys.first().or(Some(&call.prefix)).cloned().unwrap_or_default();
         self.record(BucketCall {
             method: call.method,
             keys,
@@ -48,7 +49,7 @@ impl Shared {
         });
         match outcome {
             Ok(answer) => success(&answer),
-            Err(Some(failure)) => error(failure),
+            Err(Some(failure)) => error(failure, &named),
             Err(None) => Answer::Dropped,
         }
     }
@@ -115,7 +116,8 @@ fn success(answer: &Value) -> Answer {
     }
 }
 
-fn error(error: R2Error) -> Answer {
+/// The message names the key, as R2's own could: it must not get into the log.
+fn error(error: R2Error, named: &str) -> Answer {
     let status = match error.code {
         10_007 | 10_006 => 404,
         10_003 | 10_042 | 10_069 => 403,
@@ -124,7 +126,9 @@ fn error(error: R2Error) -> Answer {
         10_058 => 429,
         _ => 500,
     };
-    let header = json!({"version": 1, "v4code": error.code, "message": "made by the test"}).to_string();
+    let named: String = named.chars().filter(char::is_ascii_graphic).collect();
+    let header =
+        json!({"version": 1, "v4code": error.code, "message": format!("made for {named}")}).to_string();
     let headers = if error.bare { Vec::new() } else { vec![("cf-r2-error", header)] };
     Answer::Response { status, headers, body: Vec::new() }
 }

@@ -27,6 +27,7 @@ impl Probe {
         let clock = Clock::default();
         let bucket = Bucket::start(&clock)?;
         let database = Database::start(&fixtures.join("migrations"))?;
+        database.migrate()?;
         let settings =
             QueueSettings { max_retries: 2, dead_letter_queue: Some("dead".into()), ..Default::default() };
         let queue = Queue::start(&clock, [("jobs".to_owned(), settings)])?;
@@ -40,6 +41,7 @@ impl Probe {
                 ("LEDGER".to_owned(), database.binding()),
                 ("JOBS".to_owned(), queue.binding("jobs")),
             ],
+            tail: None,
         };
         let workerd = Workerd::start(&Config { workers: vec![worker, Dispatcher::worker("probe")?] })?;
         Ok(Self { bucket, database, queue, workerd })
