@@ -54,7 +54,8 @@ struct Counts {
 
 impl Counts {
     fn of(view: &Value) -> Option<Self> {
-        let count = |name: &str| view.pointer(&format!("/counts/{name}"))?.as_u64();
+        let counts = view.get("counts")?;
+        let count = |name: &str| counts.get(name)?.as_u64();
         Some(Self {
             total: count("total")?,
             pending: count("pending")?,
@@ -237,11 +238,11 @@ impl Oracle {
     }
 
     fn understand(&self, view: &Value, world: &World) -> Option<(Rc<Case>, String, Seen)> {
-        let text = |name: &str| view.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (id, state) = (text("id"), text("state"));
-        let number = view.pointer("/labels/case").and_then(Value::as_str).and_then(|case| case.parse().ok());
+        let text = |name: &str| view.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (id, state) = (text("id").to_owned(), text("state").to_owned());
+        let number = view.get("labels").and_then(|labels| labels.get("case")?.as_str()?.parse().ok());
         let counts = Counts::of(view);
-        let requested_at = rfc3339::parse(&text("requested_at"));
+        let requested_at = rfc3339::parse(text("requested_at"));
         let cases = self.cases.borrow();
         let case = number.and_then(|number: usize| cases.get(number));
         let (Some(case), Some(counts), Some(requested_at)) = (case, counts, requested_at) else {
