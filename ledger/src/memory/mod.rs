@@ -392,8 +392,10 @@ impl Tables {
             self.empty_outbox(&id);
             self.owe(&id, generation, now);
         }
-        let oldest = RequestId::new(before, 0);
-        self.discard(|upload| upload < oldest.as_str());
+        if !self.outbox.is_empty() {
+            let oldest = RequestId::new(before, 0);
+            self.discard(|upload| upload < oldest.as_str());
+        }
         cancelled
     }
 

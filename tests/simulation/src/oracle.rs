@@ -19,6 +19,9 @@ use crate::world::World;
 /// How old a look may be when the call begins that relies on it: a second of looks, and five for the last of them to answer.
 const LOOK_AGE_MAX_MS: u64 = 6_000;
 
+/// How long an invocation waits for a call of the bucket; what that does later, it does when nobody waits for it any more.
+const CALL_MAX_MS: u64 = 30_000;
+
 /// How old a request may be for `auto` not to look.
 const PROMPT_MS: u64 = 60_000;
 
@@ -133,8 +136,15 @@ impl Oracle {
         }
     }
 
-    /// An object is gone, by a call of an invocation.
-    pub(crate) fn removed(&self, invocation: &Invocation, key: &str, object: Object, sim: &Sim) {
+    /// An object is gone, by a call that its invocation waits for, or has waited for.
+    pub(crate) fn removed(
+        &self,
+        invocation: &Invocation,
+        is_waited_for: bool,
+        key: &str,
+        object: Object,
+        sim: &Sim,
+    ) {
         let Object { uploaded_at, shown_at } = object;
         sim.count(Count::ObjectsRemoved);
         let cases = self.cases.borrow();
@@ -152,8 +162,14 @@ impl Oracle {
         let looked = invocation.looked.borrow();
         match looked.get(key).and_then(|looks| looks.iter().rev().find(|(at, _)| *at <= uploaded_at)) {
             Some((at, _)) => {
+                let window = sim.now() - at;
                 sim.count(Count::UploadsBetweenLookAndEffect);
-                sim.see_window(sim.now() - at);
+                sim.see_window(window, is_waited_for);
+                if !is_waited_for {
+                    sim.count(Count::UploadsBeforeALateEffect);
+                } else if window > LOOK_AGE_MAX_MS + CALL_MAX_MS {
+                    sim.violate(|| format!("the fence: {key:?} is gone {window} ms after its look"));
+                }
             }
             None => {
                 sim.violate(|| format!("the fence: {key:?} is gone, uploaded after every request for it"));

@@ -121,10 +121,11 @@ impl Sim {
         self.totals.borrow_mut().count_change(from, to);
     }
 
-    /// An object is gone so long after its look, in milliseconds.
-    pub(crate) fn see_window(&self, millis: u64) {
+    /// An object is gone so long after its look, in milliseconds, by a call that somebody waits for or nobody does any more.
+    pub(crate) fn see_window(&self, millis: u64, is_waited_for: bool) {
         let totals = &mut *self.totals.borrow_mut();
-        totals.window_ms = totals.window_ms.max(millis);
+        let window = if is_waited_for { &mut totals.window_ms } else { &mut totals.late_window_ms };
+        *window = millis.max(*window);
     }
 
     /// All that has happened.
@@ -339,11 +340,11 @@ impl Drop for Sleep {
 }
 
 /// Lets a future live for so many waits, then drops it where it stands: `None`. `None` waits: for ever.
-pub(crate) async fn mortal<T>(sim: &Sim, waits: Option<u32>, future: impl Future<Output = T>) -> Option<T> {
-    Mortal { sim, future: Some(Box::pin(future)), waits }.await
+pub(crate) fn mortal<F: Future>(sim: &Sim, waits: Option<u32>, future: F) -> Mortal<'_, F> {
+    Mortal { sim, future: Some(Box::pin(future)), waits }
 }
 
-struct Mortal<'s, F> {
+pub(crate) struct Mortal<'s, F> {
     sim: &'s Sim,
     future: Option<Pin<Box<F>>>,
     waits: Option<u32>,
