@@ -183,8 +183,8 @@ impl Totals {
         bump(deaths.and_then(|deaths| deaths.get_mut(usize::from(has_taken_effect))), 1);
     }
 
-    pub(crate) fn count_change(&mut self, from: Option<&str>, to: &str) {
-        let index = |text: &str| State::ALL.iter().position(|state| state.as_str() == text);
+    pub(crate) fn count_change(&mut self, from: Option<State>, to: State) {
+        let index = |of: State| State::ALL.iter().position(|state| *state == of);
         let (from, to) = (from.and_then(index).unwrap_or(STATES), index(to).unwrap_or_default());
         if let Some(row) = self.changes.get_mut(from) {
             bump(row.get_mut(to), 1);

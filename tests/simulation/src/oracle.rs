@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ledger::DeletionRecord;
-use protocol::{Fence, rfc3339};
+use protocol::{Fence, State, rfc3339};
 use serde_json::Value;
 
 use crate::Mode;
@@ -39,7 +39,7 @@ pub(crate) struct Oracle {
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub(crate) case: usize,
-    pub(crate) state: String,
+    pub(crate) state: State,
     generation: u64,
     counts: Counts,
     pub(crate) requested_at: u64,
@@ -70,8 +70,13 @@ impl Counts {
     }
 }
 
-fn is_final(state: &str) -> bool {
-    ["succeeded", "failed", "cancelled", "planned"].contains(&state)
+fn is_final(state: State) -> bool {
+    [State::Succeeded, State::Failed, State::Cancelled, State::Planned].contains(&state)
+}
+
+/// A state by its name in the API.
+fn state_of(name: &str) -> Option<State> {
+    State::ALL.into_iter().find(|state| state.as_str() == name)
 }
 
 /// A call of the bucket that is under way.
@@ -190,7 +195,7 @@ impl Oracle {
 
     /// Whether a deletion was seen to be over.
     pub(crate) fn is_over(&self, id: &str) -> bool {
-        self.seen.borrow().get(id).is_some_and(|seen| is_final(&seen.state))
+        self.seen.borrow().get(id).is_some_and(|seen| is_final(seen.state))
     }
 
     /// A deletion was told to be over.
@@ -234,7 +239,7 @@ impl Oracle {
         let protocol::Counts { total, pending, deleted, skipped, failed, cancelled } = record.counts;
         let seen = Seen {
             case: case.number,
-            state: record.state.as_str().to_owned(),
+            state: record.state,
             generation: record.generation.into(),
             counts: Counts { total, pending, deleted, skipped, failed, cancelled },
             requested_at: record.requested_at.as_millis(),
@@ -244,9 +249,9 @@ impl Oracle {
 
     fn see_now(&self, case: &Case, id: &str, seen: &Seen, world: &World) {
         let before = self.seen.borrow_mut().insert(id.to_owned(), seen.clone());
-        let from = before.as_ref().map(|before| before.state.as_str());
-        if from != Some(&seen.state) {
-            world.sim.count_change(from, &seen.state);
+        let from = before.as_ref().map(|before| before.state);
+        if from != Some(seen.state) {
+            world.sim.count_change(from, seen.state);
         }
         if let Some(wrong) = check_counts(case, seen, world).or_else(|| check_course(case, &before?, seen)) {
             wrong_view(case, id, seen, wrong, &world.sim);
@@ -255,13 +260,14 @@ impl Oracle {
 
     fn understand(&self, view: &Value, world: &World) -> Option<(Rc<Case>, String, Seen)> {
         let text = |name: &str| view.get(name).and_then(Value::as_str).unwrap_or_default();
-        let (id, state) = (text("id").to_owned(), text("state").to_owned());
+        let (id, state) = (text("id").to_owned(), state_of(text("state")));
         let number = view.get("labels").and_then(|labels| labels.get("case")?.as_str()?.parse().ok());
         let counts = Counts::of(view);
         let requested_at = rfc3339::parse(text("requested_at"));
         let cases = self.cases.borrow();
         let case = number.and_then(|number: usize| cases.get(number));
-        let (Some(case), Some(counts), Some(requested_at)) = (case, counts, requested_at) else {
+        let (Some(case), Some(state), Some(counts), Some(requested_at)) = (case, state, counts, requested_at)
+        else {
             world.sim.violate(|| format!("a deletion that nobody can read: {view}"));
             return None;
         };
@@ -280,7 +286,7 @@ impl Oracle {
         let seen = self.seen.borrow();
         for case in &*self.cases.borrow() {
             let mut of_case = seen.values().filter(|seen| seen.case == case.number).peekable();
-            let is_over = of_case.peek().is_some() && of_case.all(|seen| is_final(&seen.state));
+            let is_over = of_case.peek().is_some() && of_case.all(|seen| is_final(seen.state));
             let progress = &mut *case.progress.borrow_mut();
             let may_close = progress.is_sent && progress.redriving == 0;
             progress.closed_at =
@@ -290,7 +296,7 @@ impl Oracle {
 
     /// Whether every deletion that there is is over.
     pub(crate) fn is_all_over(&self) -> bool {
-        self.seen.borrow().values().all(|seen| is_final(&seen.state))
+        self.seen.borrow().values().all(|seen| is_final(seen.state))
             && self.cases.borrow().iter().all(|case| case.progress.borrow().is_sent)
     }
 
@@ -306,11 +312,13 @@ impl Oracle {
                 Mode::QueueOnly => is_accepted && !progress.is_redrive_unsure,
                 Mode::SelfHealing => true,
             };
-            if owes_end && !is_final(&seen.state) {
+            if owes_end && !is_final(seen.state) {
                 sim.violate(|| {
                     format!(
                         "lost: {id} of case {} is {} for ever: {:?}",
-                        case.number, seen.state, seen.counts
+                        case.number,
+                        seen.state.as_str(),
+                        seen.counts
                     )
                 });
             }
@@ -327,7 +335,7 @@ impl Oracle {
             {
                 sim.violate(|| format!("{id}: over, and the endpoint was never told"));
             }
-            if is_final(&seen.state) {
+            if is_final(seen.state) {
                 check_lists(case, id, seen, world);
             }
         }
@@ -365,7 +373,9 @@ fn is_excused(case: &Case, key: &str, invocation: &Invocation, now: Option<u64>)
 }
 
 fn wrong_view(case: &Case, id: &str, seen: &Seen, wrong: &str, sim: &Sim) {
-    sim.violate(|| format!("{id} of case {}: {wrong}: {:?} {:?}", case.number, seen.state, seen.counts));
+    sim.violate(|| {
+        format!("{id} of case {}: {wrong}: {:?} {:?}", case.number, seen.state.as_str(), seen.counts)
+    });
 }
 
 /// What is wrong with a deletion's counts, whatever came before.
@@ -374,7 +384,7 @@ fn check_counts(case: &Case, seen: &Seen, world: &World) -> Option<&'static str>
     if total != pending + deleted + skipped + failed + cancelled {
         return Some("the counts do not add up");
     }
-    if is_final(&seen.state) && pending > 0 {
+    if is_final(seen.state) && pending > 0 {
         return Some("over, with keys pending");
     }
     if case.dry_run {
@@ -402,7 +412,8 @@ fn check_course(case: &Case, before: &Seen, after: &Seen) -> Option<&'static str
         return Some("fewer are deleted than before");
     }
     // What a sweep has written down and not begun is not counted once its deletion is cancelled.
-    let may_shrink = !case.prefixes.is_empty() && after.state.starts_with("cancel");
+    let may_shrink =
+        !case.prefixes.is_empty() && [State::Cancelling, State::Cancelled].contains(&after.state);
     if new.skipped < old.skipped || (new.total < old.total && !may_shrink) {
         return Some("a count has gone back");
     }
@@ -416,7 +427,7 @@ fn check_course(case: &Case, before: &Seen, after: &Seen) -> Option<&'static str
         return Some("fewer have failed than before");
     }
     let has_changed = before.state != after.state || old != new;
-    (is_final(&before.state) && has_changed).then_some("it has changed after its end")
+    (is_final(before.state) && has_changed).then_some("it has changed after its end")
 }
 
 /// What must hold of the keys of a deletion that is over, by the API's own lists.
@@ -465,7 +476,7 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
             code => wrong(&format!("failed for no reason: {code}")),
         }
     }
-    if case.dry_run || seen.counts.cancelled > 0 || seen.state == "cancelled" {
+    if case.dry_run || seen.counts.cancelled > 0 || seen.state == State::Cancelled {
         return;
     }
     // Under a brake, what could not be counted stops all of them.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use fastrand::Rng;
+use protocol::State;
 
 use crate::counts::{Call, Count, Totals};
 use crate::fault::{Fault, Rates};
@@ -35,6 +36,8 @@ pub(crate) struct Sim {
     steps: Cell<u64>,
     /// Something is being dropped because whoever was at it dies.
     is_dying: Cell<bool>,
+    /// The task that is at it, and what tells its waker from others.
+    current: Cell<(usize, *const ())>,
     hash: Cell<u64>,
     violation: RefCell<Option<String>>,
     is_traced: bool,
@@ -53,6 +56,7 @@ impl Sim {
             totals: RefCell::default(),
             steps: Cell::new(0),
             is_dying: Cell::new(false),
+            current: Cell::new((0, std::ptr::null())),
             hash: Cell::new(0xCBF2_9CE4_8422_2325),
             violation: RefCell::default(),
             is_traced,
@@ -117,7 +121,7 @@ impl Sim {
     }
 
     /// A deletion is in another state than when it was last seen.
-    pub(crate) fn count_change(&self, from: Option<&str>, to: &str) {
+    pub(crate) fn count_change(&self, from: Option<State>, to: State) {
         self.totals.borrow_mut().count_change(from, to);
     }
 
@@ -188,6 +192,11 @@ impl Sim {
         Sleep { sim: Rc::clone(self), at: self.now() + millis, place: None }
     }
 
+    fn waiter(&self, waker: &Waker) -> Waiter {
+        let (task, own) = self.current.get();
+        if waker.data() == own { Waiter::Task(task) } else { Waiter::Other(waker.clone()) }
+    }
+
     /// Runs until nothing is left that anybody waits for, or something is wrong.
     pub(crate) fn run(&self) {
         let (mut tasks, mut wakers): (Vec<Option<Task>>, _) = (Vec::new(), WAKERS.take());
@@ -207,6 +216,7 @@ impl Sim {
                 {
                     self.steps.set(self.steps.get() + 1);
                     self.mix(at as u64);
+                    self.current.set((at, waker.data()));
                     if task.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
                         *slot = None;
                     }
@@ -223,10 +233,13 @@ impl Sim {
                 continue;
             }
             let timer = self.timers.borrow_mut().pop();
-            let Some((at, waker)) = timer else { break };
+            let Some((at, waiter)) = timer else { break };
             self.now.set(at.max(self.now()));
             self.mix(at);
-            waker.wake();
+            match waiter {
+                Waiter::Task(task) => READY.with_borrow_mut(|ready| ready.push_back(task)),
+                Waiter::Other(waker) => waker.wake(),
+            }
         }
         // Dropping a task can spawn none, and cancels its timers.
         drop(tasks);
@@ -262,28 +275,36 @@ impl Wake for TaskWaker {
 struct Timers {
     due: BinaryHeap<Reverse<(u64, Place)>>,
     /// By slot: the number of a wait, and who waits.
-    waiting: Vec<Option<(u64, Waker)>>,
+    waiting: Vec<Option<(u64, Waiter)>>,
     free: Vec<usize>,
+}
+
+/// Who is told that a time has come.
+enum Waiter {
+    /// A task, by its own waker, which need not be kept for that.
+    Task(usize),
+    /// A part of one that has another waker.
+    Other(Waker),
 }
 
 /// The number of a wait, and where it is.
 type Place = (u64, usize);
 
 impl Timers {
-    fn add(&mut self, at: u64, number: u64, waker: Waker) -> Place {
+    fn add(&mut self, at: u64, number: u64, waiter: Waiter) -> Place {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.waiting.push(None);
             self.waiting.len() - 1
         });
         if let Some(waiting) = self.waiting.get_mut(slot) {
-            *waiting = Some((number, waker));
+            *waiting = Some((number, waiter));
         }
         self.due.push(Reverse((at, (number, slot))));
         (number, slot)
     }
 
     /// The wait, unless its time has come; its slot may be another's then.
-    fn find(&mut self, (number, slot): Place) -> Option<&mut Option<(u64, Waker)>> {
+    fn find(&mut self, (number, slot): Place) -> Option<&mut Option<(u64, Waiter)>> {
         self.waiting.get_mut(slot).filter(|waiting| waiting.as_ref().is_some_and(|(of, _)| *of == number))
     }
 
@@ -293,12 +314,12 @@ impl Timers {
         }
     }
 
-    fn pop(&mut self) -> Option<(u64, Waker)> {
+    fn pop(&mut self) -> Option<(u64, Waiter)> {
         loop {
             let Reverse((at, (_, slot))) = self.due.pop()?;
             self.free.push(slot);
-            if let Some((_, waker)) = self.waiting.get_mut(slot).and_then(Option::take) {
-                return Some((at, waker));
+            if let Some((_, waiter)) = self.waiting.get_mut(slot).and_then(Option::take) {
+                return Some((at, waiter));
             }
         }
     }
@@ -320,12 +341,13 @@ impl Future for Sleep {
         }
         let Some(place) = self.place else {
             let number = self.sim.next_number();
-            let place = self.sim.timers.borrow_mut().add(self.at, number, context.waker().clone());
+            let waiter = self.sim.waiter(context.waker());
+            let place = self.sim.timers.borrow_mut().add(self.at, number, waiter);
             self.place = Some(place);
             return Poll::Pending;
         };
-        if let Some(Some((_, waker))) = self.sim.timers.borrow_mut().find(place) {
-            waker.clone_from(context.waker());
+        if let Some(Some((_, waiter))) = self.sim.timers.borrow_mut().find(place) {
+            *waiter = self.sim.waiter(context.waker());
         }
         Poll::Pending
     }
