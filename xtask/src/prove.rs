@@ -32,7 +32,7 @@ pub struct Options {
     /// Ends each of the two simulations after so many minutes; `--long` goes on there the next time
     #[arg(long)]
     minutes: Option<u64>,
-    /// Does one part in so many of everything, and no mutants: to try the parts themselves
+    /// Does one part in so many of everything, the model's small scopes and no mutants: to try the parts themselves
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), hide_default_value = true)]
     fraction: u64,
 }
@@ -93,6 +93,8 @@ impl Amount {
             sql_seeds: seeds(&whole.sql_seeds),
             storms: some(whole.storms),
             fuzz_seconds: some(whole.fuzz_seconds),
+            // Those two can be no part of what they are.
+            is_large: whole.is_large && options.fraction == 1,
             mutants: whole.mutants && options.fraction == 1,
             minutes: options.minutes,
             ..whole
@@ -268,7 +270,7 @@ fn simulation(
     seeds: &Range<u64>,
     amount: &Amount,
 ) -> Result<Option<Figures>> {
-    let progress = Progress::of(&toolbox.project, amount.resumes)?;
+    let progress = Progress::of(&toolbox.project, ledger, amount.resumes)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut explore = simulate(toolbox);
     explore.args(["--no-plants", "--ledger", ledger, "--jobs", &cores.to_string()]);
@@ -320,11 +322,11 @@ const CODE: [&str; 12] = [
 ];
 
 impl Progress {
-    fn of(project: &Project, resumes: bool) -> Result<Self> {
+    fn of(project: &Project, ledger: &str, resumes: bool) -> Result<Self> {
         let all = project.target().join("prove");
         fs::create_dir_all(&all)?;
         let code = code(project.root(), &all.join("index"))?;
-        let folder = all.join(if resumes { &code } else { "quick" });
+        let folder = all.join(if resumes { code } else { format!("quick-{ledger}") });
         if !resumes && folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
