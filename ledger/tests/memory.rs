@@ -12,10 +12,10 @@ use std::fmt::Debug;
 
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, DeletionFilter, FailedKey,
-    FailureFilter, Grant, Idempotency, ListedObject, MemoryLedger, NewDeletion, NewPart, NewRedrive,
-    NewSweep, NoticeOutcome, OutboxPiece, PartRef, ProducerLedger, RecordBatch, SkippedKey, SqlLedger,
-    SqliteDatabase, SweepClaim, SweepGrant, SweepReply, SweepThen, SweepTurn, UnreadableMessage,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, DeletionFilter, DeletionPage,
+    FailedKey, FailureFilter, Grant, Idempotency, ListedObject, MemoryLedger, NewDeletion, NewPart,
+    NewRedrive, NewSweep, NoticeOutcome, OutboxPiece, PartRef, ProducerLedger, RecordBatch, SkippedKey,
+    SqlLedger, SqliteDatabase, SweepClaim, SweepGrant, SweepReply, SweepThen, SweepTurn, UnreadableMessage,
     UpkeepLedger,
 };
 use proptest::prelude::*;
@@ -59,6 +59,8 @@ struct Both {
     grants: Vec<(String, Grant)>,
     sweep_grants: Vec<(String, SweepGrant)>,
     notices: Vec<NoticeRef>,
+    /// What was last seen, and the version of the ledger in memory then.
+    seen: Option<((usize, usize), DeletionPage)>,
 }
 
 /// Asks both the same, the arguments evaluated twice: one answer, or a panic.
@@ -93,6 +95,7 @@ impl Both {
             grants: Vec::new(),
             sweep_grants: Vec::new(),
             notices: Vec::new(),
+            seen: None,
         }
     }
 
@@ -461,10 +464,14 @@ impl Both {
     }
 
     /// All that can be seen.
-    fn compare(&self, choices: &mut Choices) {
+    fn compare(&mut self, choices: &mut Choices) {
         let now = self.now;
         let everything = DeletionFilter::default();
         let all = both!(self, list_deletions(&everything, None, 1_000, now)).unwrap();
+        let version = self.memory.version(now);
+        if let Some((_, seen)) = self.seen.replace((version, all.clone())).filter(|(of, _)| *of == version) {
+            assert_eq!(seen, all, "another page, and no other version");
+        }
         for deletion in &all.deletions {
             let id = &deletion.id;
             let _ = both!(self, find_deletion(id, now));

@@ -8,7 +8,7 @@ use crate::{
     clock::Stopwatch,
     example, output,
     project::{Project, Worker},
-    run,
+    prove, run,
     setup::{TARGET, Toolbox, python},
     workers,
 };
@@ -20,10 +20,11 @@ type Check<On> = (&'static str, fn(&On) -> Result<()>);
 const AT_ONCE: [Check<Project>; 2] =
     [("format", format), ("protocol depends on no platform", protocol_is_pure)];
 
-const WITH_TOOLS: [Check<Toolbox>; 11] = [
+const WITH_TOOLS: [Check<Toolbox>; 12] = [
     ("clippy", clippy),
     ("clippy for wasm32", clippy_wasm),
     ("unit and property tests", unit_tests),
+    ("a million schedules, and what comes with dependencies", prove::rest),
     ("both Workers build, within their size", |toolbox| workers::build(toolbox, &Worker::ALL)),
     ("both Workers could be deployed", dry_deploys),
     ("the pair on the runtime", end_to_end),

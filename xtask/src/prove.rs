@@ -1,7 +1,12 @@
 //! `cargo xtask prove`: the long way round to every promise, in one table: simulation, planted bugs, model, kills, fuzzing,
 //! mutants, dependencies. What each figure means, and what it does not, is in docs/reliability.md.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -18,65 +23,148 @@ use crate::{
 /// How long it may take.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// A few minutes (this is what happens anyway)
+    /// A million schedules, a few minutes (this is what happens anyway)
     #[arg(long, conflicts_with = "long")]
     quick: bool,
-    /// Hours: as many schedules as there is time for, hundreds of kills, every mutant. It goes on where it was stopped
+    /// A hundred million schedules, hundreds of kills, every mutant: hours. It goes on where it was stopped
     #[arg(long)]
     long: bool,
-    /// How long the simulation explores, in minutes
+    /// Ends each of the two simulations after so many minutes; `--long` goes on there the next time
     #[arg(long)]
     minutes: Option<u64>,
+    /// Does one part in so many of everything, the model's small scopes and no mutants: to try the parts themselves
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..), hide_default_value = true)]
+    fraction: u64,
 }
 
 /// How much of each part.
 struct Amount {
-    /// Minutes of simulation on the ledger in memory; a fifth of it on the SQL.
-    minutes: u64,
+    /// Seeds of each mode on the ledger in memory. `cargo test` has those before them.
+    seeds: Range<u64>,
+    /// Seeds of each mode on the SQL: others, because on the same ones it does the same.
+    sql_seeds: Range<u64>,
     /// Runs of the storm against the shipped wasm.
     storms: u64,
     /// Seconds of fuzzing for each target.
     fuzz_seconds: u64,
-    /// Whether the large scopes of the model are explored, and every mutant is tried.
-    everything: bool,
+    /// Whether the large scopes of the model are explored.
+    is_large: bool,
+    /// Whether every mutant is tried.
+    mutants: bool,
+    /// Whether the simulation goes on where it was stopped.
+    resumes: bool,
+    /// After how many minutes a simulation is stopped.
+    minutes: Option<u64>,
 }
 
-const QUICK: Amount = Amount { minutes: 2, storms: 6, fuzz_seconds: 0, everything: false };
-const LONG: Amount = Amount { minutes: 240, storms: 400, fuzz_seconds: 600, everything: true };
+impl Amount {
+    fn quick() -> Self {
+        Self {
+            seeds: 1_000_000..1_500_000,
+            sql_seeds: 2_000_000..2_005_000,
+            storms: 6,
+            fuzz_seconds: 0,
+            is_large: false,
+            mutants: false,
+            resumes: false,
+            minutes: None,
+        }
+    }
 
-/// As many seeds in each mode as nobody gets through: time ends a run.
-const SEEDS: &str = "0..100000000";
+    fn long() -> Self {
+        Self {
+            seeds: 1_000_000..51_000_000,
+            sql_seeds: 100_000_000..100_500_000,
+            storms: 400,
+            fuzz_seconds: 600,
+            is_large: true,
+            mutants: true,
+            resumes: true,
+            minutes: None,
+        }
+    }
+
+    fn of(options: &Options) -> Self {
+        let whole = if options.long { Self::long() } else { Self::quick() };
+        let some = |amount: u64| amount.div_ceil(options.fraction);
+        let seeds = |seeds: &Range<u64>| seeds.start..seeds.start + some(seeds.end - seeds.start);
+        Self {
+            seeds: seeds(&whole.seeds),
+            sql_seeds: seeds(&whole.sql_seeds),
+            storms: some(whole.storms),
+            fuzz_seconds: some(whole.fuzz_seconds),
+            // Those two can be no part of what they are.
+            is_large: whole.is_large && options.fraction == 1,
+            mutants: whole.mutants && options.fraction == 1,
+            minutes: options.minutes,
+            ..whole
+        }
+    }
+}
 
 /// What a part has found: names and figures, in order.
 type Figures = Vec<(String, String)>;
+
+/// What is explored, by what, and whether another step of `cargo xtask test` does as much of it.
+struct Part {
+    name: &'static str,
+    explore: fn(&Toolbox, &Amount) -> Result<Option<Figures>>,
+    is_tested_anyway: bool,
+}
+
+const PARTS: [Part; 9] = [
+    Part { name: "dependencies", explore: dependencies, is_tested_anyway: false },
+    Part { name: "npm", explore: npm, is_tested_anyway: false },
+    Part { name: "model", explore: model, is_tested_anyway: true },
+    Part { name: "planted bugs", explore: planted_bugs, is_tested_anyway: true },
+    Part {
+        name: "schedules, ledger in memory",
+        explore: |toolbox, amount| simulation(toolbox, "memory", &amount.seeds, amount),
+        is_tested_anyway: false,
+    },
+    Part {
+        name: "schedules, ledger in SQL",
+        explore: |toolbox, amount| simulation(toolbox, "sql", &amount.sql_seeds, amount),
+        is_tested_anyway: false,
+    },
+    Part { name: "kills of the runtime", explore: storms, is_tested_anyway: true },
+    Part { name: "fuzzing", explore: fuzzing, is_tested_anyway: true },
+    Part { name: "mutants", explore: mutants, is_tested_anyway: true },
+];
 
 /// Runs every part, and prints one table.
 ///
 /// # Errors
 /// When a part finds what must not be, or cannot be run.
 pub(crate) fn run(toolbox: &Toolbox, options: &Options) -> Result<()> {
-    let mut amount = if options.long { LONG } else { QUICK };
-    amount.minutes = options.minutes.unwrap_or(amount.minutes);
     workers::build(toolbox, &Worker::ALL)?;
+    explore(toolbox, &Amount::of(options), |_| true)
+}
+
+/// Runs what is in the quick way round and in no other step of `cargo xtask test`: a million schedules, and what comes with a
+/// dependency.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn rest(toolbox: &Toolbox) -> Result<()> {
+    explore(toolbox, &Amount::quick(), |part| !part.is_tested_anyway)
+}
+
+fn explore(toolbox: &Toolbox, amount: &Amount, is_wanted: fn(&Part) -> bool) -> Result<()> {
     let (mut table, mut wrong) = (Vec::new(), Vec::new());
-    for (name, part) in PARTS {
+    for Part { name, explore, .. } in PARTS.iter().filter(|part| is_wanted(part)) {
         output::say(format!("\n== {name}"));
         let watch = Stopwatch::start();
-        match part(toolbox, &amount) {
-            Ok(None) => {
-                table.push((name, vec![("only with --long".to_owned(), String::new())], String::new()));
-            }
-            Ok(Some(figures)) => table.push((name, figures, output::seconds(watch.elapsed()))),
+        let figures = match explore(toolbox, amount) {
+            Ok(figures) => figures,
             Err(error) => {
                 output::failure(&error);
-                table.push((
-                    name,
-                    vec![("WRONG".to_owned(), String::new())],
-                    output::seconds(watch.elapsed()),
-                ));
-                wrong.push(name);
+                wrong.push(*name);
+                Some(vec![("WRONG".to_owned(), String::new())])
             }
-        }
+        };
+        let figures = figures.unwrap_or_else(|| vec![("not in this run".to_owned(), String::new())]);
+        table.push((*name, figures, output::seconds(watch.elapsed())));
     }
     output::say(format!("\nCommit {}\n\n| part | | | time |\n|---|---|--:|--:|", commit(&toolbox.project)?));
     for (name, figures, time) in table {
@@ -88,20 +176,6 @@ pub(crate) fn run(toolbox: &Toolbox, options: &Options) -> Result<()> {
     ensure!(wrong.is_empty(), "Something is wrong: {}.", wrong.join(", "));
     Ok(())
 }
-
-type Part = fn(&Toolbox, &Amount) -> Result<Option<Figures>>;
-
-const PARTS: [(&str, Part); 9] = [
-    ("dependencies", dependencies),
-    ("model", model),
-    ("planted bugs", planted_bugs),
-    ("schedules, ledger in memory", |toolbox, amount| simulation(toolbox, "memory", amount.minutes)),
-    ("schedules, ledger in SQL", |toolbox, amount| simulation(toolbox, "sql", amount.minutes.div_ceil(5))),
-    ("kills of the runtime", storms),
-    ("fuzzing", fuzzing),
-    ("mutants", mutants),
-    ("npm", npm),
-];
 
 /// The commit that the figures are of; it ends in `-dirty` where something was changed since.
 fn commit(project: &Project) -> Result<String> {
@@ -142,7 +216,7 @@ fn npm(toolbox: &Toolbox, _: &Amount) -> Result<Option<Figures>> {
 fn model(toolbox: &Toolbox, amount: &Amount) -> Result<Option<Figures>> {
     let mut cargo = toolbox.project.cargo();
     cargo.args(["run", "--quiet", "--package", "model", "--", "--json"]);
-    if amount.everything {
+    if amount.is_large {
         cargo.arg("--large");
     }
     figures_of(&mut cargo, &["scopes", "states", "planted", "caught"]).map(Some)
@@ -159,7 +233,7 @@ fn fuzzing(toolbox: &Toolbox, amount: &Amount) -> Result<Option<Figures>> {
 }
 
 fn mutants(toolbox: &Toolbox, amount: &Amount) -> Result<Option<Figures>> {
-    if !amount.everything {
+    if !amount.mutants {
         return Ok(None);
     }
     let mut cargo = toolbox.project.cargo();
@@ -189,17 +263,25 @@ fn planted_bugs(toolbox: &Toolbox, _: &Amount) -> Result<Option<Figures>> {
     Ok(Some(vec![("caught".to_owned(), caught.to_owned())]))
 }
 
-/// Schedules until the time is over, from where the last run of the same code has stopped.
-fn simulation(toolbox: &Toolbox, ledger: &str, minutes: u64) -> Result<Option<Figures>> {
-    let folder = progress(&toolbox.project)?;
+/// Schedules of both modes; where it goes on, from where the last run of the same code has stopped.
+fn simulation(
+    toolbox: &Toolbox,
+    ledger: &str,
+    seeds: &Range<u64>,
+    amount: &Amount,
+) -> Result<Option<Figures>> {
+    let progress = Progress::of(&toolbox.project, ledger, amount.resumes)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut explore = simulate(toolbox);
-    explore.args(["--no-plants", "--seeds", SEEDS, "--ledger", ledger, "--minutes", &minutes.to_string()]);
-    explore.args(["--jobs", &cores.to_string(), "--progress"]).arg(&folder);
+    explore.args(["--no-plants", "--ledger", ledger, "--jobs", &cores.to_string()]);
+    explore.args(["--seeds", &format!("{}..{}", seeds.start, seeds.end), "--progress"]).arg(&progress.folder);
+    if let Some(minutes) = amount.minutes {
+        explore.args(["--minutes", &minutes.to_string()]);
+    }
     run::shown(&mut explore)?;
     let mut figures = Vec::new();
     for mode in ["queue-only", "self-healing"] {
-        let path = folder.join(format!("{mode}-{ledger}.txt"));
+        let path = progress.folder.join(format!("{mode}-{ledger}.txt"));
         let text = fs::read_to_string(&path).with_context(|| format!("{} is missing", path.display()))?;
         for (name, what) in
             [("schedules", "schedules"), ("events", "events"), ("kills", "deaths at an await")]
@@ -211,20 +293,66 @@ fn simulation(toolbox: &Toolbox, ledger: &str, minutes: u64) -> Result<Option<Fi
         let violations = text.lines().filter(|line| line.starts_with("violation ")).count();
         figures.push((format!("{mode}: violations"), violations.to_string()));
     }
+    figures.push(("at commits".to_owned(), progress.commits.join(", ")));
     Ok(Some(figures))
 }
 
-/// Where it is written down how far the simulation is: for each state of the code anew, because with other code a seed is
-/// another schedule.
-fn progress(project: &Project) -> Result<PathBuf> {
-    let commit = commit(project)?;
-    let folder = project.target().join("prove").join(&commit);
-    if commit.ends_with("-dirty") && folder.exists() {
-        // What was changed may have changed again.
-        fs::remove_dir_all(&folder)?;
+/// How far the simulation is with one state of the code: with another a seed is another schedule.
+struct Progress {
+    folder: PathBuf,
+    /// What was checked out when it was run; all of them have that code.
+    commits: Vec<String>,
+}
+
+/// What is compiled into the simulation, as git names files; the profile and the dependencies with it.
+const CODE: [&str; 12] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "protocol",
+    "ledger",
+    "producer",
+    "consumer",
+    "tests/simulation",
+    // Tests are not.
+    ":(exclude,glob)*/src/**/tests.rs",
+    ":(exclude,glob)*/src/**/tests/**",
+    ":(exclude,glob)*/tests/**",
+    ":(exclude,glob)tests/simulation/tests/**",
+    ":(exclude,glob)tests/simulation/seeds/**",
+];
+
+impl Progress {
+    fn of(project: &Project, ledger: &str, resumes: bool) -> Result<Self> {
+        let all = project.target().join("prove");
+        fs::create_dir_all(&all)?;
+        let code = code(project.root(), &all.join("index"))?;
+        let folder = all.join(if resumes { code } else { format!("quick-{ledger}") });
+        if !resumes && folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        let (path, commit) = (folder.join("commits.txt"), commit(project)?);
+        let known = fs::read_to_string(&path).unwrap_or_default();
+        let mut commits: Vec<String> = known.lines().map(str::to_owned).collect();
+        if !commits.contains(&commit) {
+            commits.push(commit);
+        }
+        fs::write(&path, commits.join("\n"))?;
+        Ok(Self { folder, commits })
     }
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
+}
+
+/// Tells other code: git's name for a tree of what is compiled into the simulation, as it is on the disk. So a commit that
+/// changes something else costs nothing, and a change that is in no commit is not overlooked.
+fn code(root: &Path, index: &Path) -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(root).env("GIT_INDEX_FILE", index);
+        run::output_of(&mut git)
+    };
+    git(&["read-tree", "--empty"])?;
+    git(&[&["add", "--"], CODE.as_slice()].concat())?;
+    Ok(git(&["write-tree"])?.trim().chars().take(12).collect())
 }
 
 /// Runs of the storm, each with kills, faults of every service, duplicates, and bystanders that must survive.
@@ -254,4 +382,37 @@ fn storms(toolbox: &Toolbox, amount: &Amount) -> Result<Option<Figures>> {
         "runs are missing: {sums:?}"
     );
     Ok(Some(sums.into_iter().map(|(name, sum)| (name, sum.to_string())).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_compiled_into_the_simulation_is_no_other_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        assert!(run::succeeds(Command::new("git").args(["init", "--quiet"]).current_dir(root)));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        let code = || code(root, &root.join("index")).unwrap();
+        for path in CODE.iter().filter(|path| !path.starts_with(':')) {
+            write(&if path.contains('.') { (*path).to_owned() } else { format!("{path}/src/lib.rs") }, "");
+        }
+        let before = code();
+        for path in
+            ["README.md", "consumer/src/handle/tests.rs", "ledger/tests/ledger.rs", "xtask/src/prove.rs"]
+        {
+            write(path, "other");
+            assert_eq!(code(), before, "{path}");
+        }
+        for path in ["Cargo.lock", "consumer/src/handle.rs", "tests/simulation/src/lib.rs"] {
+            let before = code();
+            write(path, "other");
+            assert_ne!(code(), before, "{path}");
+        }
+    }
 }

@@ -7,7 +7,7 @@
 mod sweeps;
 mod tables;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeSet;
 
 use protocol::limits::PART_CHUNKS_MAX;
@@ -40,9 +40,29 @@ use crate::upkeep::LostPart;
 #[derive(Debug, Default)]
 pub struct MemoryLedger {
     tables: RefCell<Tables>,
+    /// Calls that may have changed what is said of a deletion.
+    writes: Cell<usize>,
 }
 
 impl MemoryLedger {
+    /// As long as this is the same, so is every [`DeletionRecord`]: a look at all of them can be saved.
+    pub fn version(&self, now: Timestamp) -> (usize, usize) {
+        let tables = self.tables.borrow();
+        let chunks = tables.deletions.values().flat_map(|deletion| deletion.chunks.values());
+        // Without a write claims can only end.
+        (self.writes.get(), chunks.filter(|chunk| chunk.claimed_until > now).count())
+    }
+
+    /// For a call that may change what [`DeletionRecord`] says of a deletion.
+    fn write(&self) -> RefMut<'_, Tables> {
+        self.note_writes(1);
+        self.tables.borrow_mut()
+    }
+
+    fn note_writes(&self, count: usize) {
+        self.writes.set(self.writes.get() + count);
+    }
+
     /// Whether nothing is kept but messages that nobody could read.
     pub fn is_empty(&self) -> bool {
         let tables = self.tables.borrow();
@@ -372,8 +392,10 @@ impl Tables {
             self.empty_outbox(&id);
             self.owe(&id, generation, now);
         }
-        let oldest = RequestId::new(before, 0);
-        self.discard(|upload| upload < oldest.as_str());
+        if !self.outbox.is_empty() {
+            let oldest = RequestId::new(before, 0);
+            self.discard(|upload| upload < oldest.as_str());
+        }
         cancelled
     }
 
@@ -492,11 +514,11 @@ impl ProducerLedger for MemoryLedger {
     }
 
     async fn admit_deletion(&self, deletion: &NewDeletion) -> Result<bool, LedgerError> {
-        self.tables.borrow_mut().admit(deletion)
+        self.write().admit(deletion)
     }
 
     async fn admit_part(&self, at: &PartRef, part: &NewPart, fingerprint: &str) -> Result<bool, LedgerError> {
-        let tables = &mut *self.tables.borrow_mut();
+        let tables = &mut *self.write();
         let Some(deletion) = tables.deletions.get_mut(&at.deletion) else { return Ok(false) };
         let place = (at.generation, at.part);
         if deletion.sealed_at.is_none() && deletion.cancelled_at.is_none() {
@@ -518,7 +540,7 @@ impl ProducerLedger for MemoryLedger {
         keys: u64,
         now: Timestamp,
     ) -> Result<Sealing, LedgerError> {
-        Ok(self.tables.borrow_mut().seal(deletion, parts, keys, now))
+        Ok(self.write().seal(deletion, parts, keys, now))
     }
 
     async fn find_idempotency_key(
@@ -576,7 +598,7 @@ impl ProducerLedger for MemoryLedger {
     }
 
     async fn cancel_deletion(&self, id: &DeletionId, now: Timestamp) -> Result<bool, LedgerError> {
-        let tables = &mut *self.tables.borrow_mut();
+        let tables = &mut *self.write();
         let open = tables.deletions.get_mut(id).filter(|deletion| deletion.is_open());
         let is_cancelled = open.map(|deletion| deletion.cancelled_at = Some(now)).is_some();
         tables.close(id, now, true);
@@ -627,7 +649,7 @@ impl ProducerLedger for MemoryLedger {
     }
 
     async fn admit_redrive(&self, redrive: &NewRedrive) -> Result<bool, LedgerError> {
-        Ok(self.tables.borrow_mut().admit_redrive(redrive))
+        Ok(self.write().admit_redrive(redrive))
     }
 
     async fn list_redrivable(
@@ -687,15 +709,15 @@ impl ProducerLedger for MemoryLedger {
 
 impl ConsumerLedger for MemoryLedger {
     async fn claim(&self, batch: &ClaimBatch) -> Result<Vec<ClaimReply>, LedgerError> {
-        self.tables.borrow_mut().claim(batch)
+        self.write().claim(batch)
     }
 
     async fn record(&self, batch: &RecordBatch) -> Result<RecordReply, LedgerError> {
-        self.tables.borrow_mut().record(batch)
+        self.write().record(batch)
     }
 
     async fn claim_sweep(&self, claim: &SweepClaim) -> Result<SweepReply, LedgerError> {
-        self.tables.borrow_mut().claim_sweep(claim)
+        self.write().claim_sweep(claim)
     }
 
     async fn known_keys(
@@ -713,7 +735,7 @@ impl ConsumerLedger for MemoryLedger {
     }
 
     async fn turn_sweep(&self, turn: &SweepTurn<'_>) -> Result<SweepTurnReply, LedgerError> {
-        self.tables.borrow_mut().turn_sweep(turn)
+        self.write().turn_sweep(turn)
     }
 
     async fn find_notice(&self, notice: &NoticeRef, now: Timestamp) -> Result<NoticeReply, LedgerError> {
@@ -759,7 +781,9 @@ impl ConsumerLedger for MemoryLedger {
 
 impl UpkeepLedger for MemoryLedger {
     async fn cancel_abandoned(&self, before: Timestamp, now: Timestamp) -> Result<usize, LedgerError> {
-        Ok(self.tables.borrow_mut().cancel_abandoned(before, now))
+        let cancelled = self.tables.borrow_mut().cancel_abandoned(before, now);
+        self.note_writes(cancelled);
+        Ok(cancelled)
     }
 
     async fn list_lost(
@@ -812,6 +836,8 @@ impl UpkeepLedger for MemoryLedger {
         failed_before: Timestamp,
         limit: usize,
     ) -> Result<usize, LedgerError> {
-        Ok(self.tables.borrow_mut().remove_expired(before, failed_before, limit))
+        let removed = self.tables.borrow_mut().remove_expired(before, failed_before, limit);
+        self.note_writes(removed);
+        Ok(removed)
     }
 }

@@ -176,7 +176,12 @@ impl SimBucket {
         (Effect::All, Ok(()))
     }
 
-    fn carry_out(world: &World, invocation: &Invocation, keys: &[String]) -> Result<(), R2Error> {
+    fn carry_out(
+        world: &World,
+        invocation: &Invocation,
+        is_waited_for: bool,
+        keys: &[String],
+    ) -> Result<(), R2Error> {
         let (effect, answer) = Self::decide(world, keys);
         let now = world.sim.now();
         for key in keys {
@@ -192,7 +197,7 @@ impl SimBucket {
             let removed = world.bucket.objects.borrow_mut().remove(key);
             if let Some(object) = removed {
                 world.sim.note(|| format!("gone: {key:?}, by invocation {}", invocation.id));
-                world.oracle.removed(invocation, key, object, &world.sim);
+                world.oracle.removed(invocation, is_waited_for, key, object, &world.sim);
             }
         }
         world
@@ -216,16 +221,21 @@ impl Bucket for SimBucket {
         let (there, back) = (self.latency(), self.latency());
         let answer = if sim.fails(Fault::R2Zombie) {
             let done = Rc::new(Cell::new(None));
-            let (world, invocation, told) = (Rc::clone(world), Rc::clone(&self.invocation), Rc::clone(&done));
+            let (world, invocation, told) =
+                (Rc::clone(world), Rc::clone(&self.invocation), Rc::downgrade(&done));
             sim.spawn(async move {
                 world.sim.sleep(there).await;
-                told.set(Some(Self::carry_out(&world, &invocation, &keys)));
+                let answer = Self::carry_out(&world, &invocation, told.strong_count() > 0, &keys);
+                // Who still waits has it.
+                if let Some(told) = told.upgrade() {
+                    told.set(Some(answer));
+                }
             });
             sim.sleep(there + back).await;
             done.take().unwrap_or(Err(R2Error::Internal))
         } else {
             sim.sleep(there).await;
-            let answer = Self::carry_out(world, &self.invocation, &keys);
+            let answer = Self::carry_out(world, &self.invocation, true, &keys);
             within.take_effect();
             sim.sleep(back).await;
             answer

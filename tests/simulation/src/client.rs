@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use producer::{Ports, Request, ResponseBody};
-use protocol::rfc3339;
+use protocol::{State, rfc3339};
 use serde_json::{Value, json};
 
 use crate::bucket::Invocation;
@@ -66,7 +66,7 @@ async fn ask(
             lines.join("\n").into_bytes()
         }
     };
-    // Without a length there must be room for the longest, and to find that takes a tenth of a schedule's time.
+    // Without a length there must be room for the longest, and to find that takes longer than a whole schedule.
     let length = (sim.draw(fastrand::Rng::f64) < 0.95).then_some(bytes.len());
     let mut request = request(method, target, token, SimBody { sim: Some(Rc::clone(sim)), bytes });
     request.content_length = length;
@@ -85,7 +85,7 @@ async fn ask(
         assets: &NoAssets,
         host: &host,
         memory: &world.memory,
-        config: Ok(&world.config),
+        config: Ok(world.config.as_ref()),
     };
     let response = mortal(sim, life, producer::answer(request, &ports)).await;
     world.look_now_and_then();
@@ -147,10 +147,9 @@ async fn plan_of(world: &Rc<World>, dry_run: usize) -> Option<String> {
     for _ in 0..20 {
         let id = world.oracle.cases.borrow().get(dry_run)?.progress.borrow().id.clone();
         if let Some(id) = id {
-            let (_, view) = world.read(&format!("/v1/deletions/{id}"))?;
-            match view.get("state").and_then(Value::as_str)? {
-                "planned" => return Some(id),
-                "failed" | "cancelled" => return None,
+            match world.state_of(&id)? {
+                State::Planned => return Some(id),
+                State::Failed | State::Cancelled => return None,
                 _ => {}
             }
         }
@@ -161,7 +160,9 @@ async fn plan_of(world: &Rc<World>, dry_run: usize) -> Option<String> {
 
 /// Asks for the deletion until it is accepted: its id.
 async fn begin(world: &Rc<World>, case: &Case, plan: Option<&str>) -> Option<String> {
-    let (body, keys) = (case.body(plan), case.keys.iter().cloned().collect::<Vec<_>>());
+    let is_lines = case.how == How::Lines && case.parts.is_empty();
+    let body = if is_lines { Value::Null } else { case.body(plan) };
+    let keys: Vec<String> = if is_lines { case.keys.iter().cloned().collect() } else { Vec::new() };
     let target = match case.how {
         How::Json => "/v1/deletions".to_owned(),
         How::Wait => "/".to_owned(),
@@ -173,7 +174,6 @@ async fn begin(world: &Rc<World>, case: &Case, plan: Option<&str>) -> Option<Str
             let progress = &mut *case.progress.borrow_mut();
             (progress.requests, progress.is_in_flight) = (progress.requests + 1, true);
         }
-        let is_lines = case.how == How::Lines && case.parts.is_empty();
         let sent = if is_lines { Sent::Lines(&keys) } else { Sent::Json(&body) };
         let answer = ask(world, case.token, ("POST", &target), sent, case.idempotency_key.as_deref()).await;
         {
@@ -204,7 +204,7 @@ async fn begin(world: &Rc<World>, case: &Case, plan: Option<&str>) -> Option<Str
         if is_lines {
             world.sim.count(Count::AskedForInLines);
         }
-        if keys.len() > 1_000 {
+        if case.keys.len() > 1_000 {
             world.sim.count(Count::AskedForMoreThanACall);
         }
         return Some(id);
@@ -310,8 +310,7 @@ async fn cancel(world: &Rc<World>, case: &Case, id: &str) {
 
 /// Has the failures sent again, if there are any.
 pub(crate) async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
-    let Some((200, view)) = world.read(&format!("/v1/deletions/{id}")) else { return };
-    if view.get("state").and_then(Value::as_str) != Some("failed") {
+    if world.state_of(id) != Some(State::Failed) {
         return;
     }
     {
@@ -359,13 +358,12 @@ pub(crate) async fn redrive_all(world: Rc<World>, at: u64) {
     let cases = world.oracle.cases.borrow().clone();
     for case in &cases {
         let id = case.progress.borrow().id.clone();
-        let state = id.and_then(|id| world.read(&format!("/v1/deletions/{id}")));
-        let state = state.as_ref().and_then(|(_, view)| view.get("state")?.as_str());
+        let state = id.and_then(|id| world.state_of(&id));
         let progress = &mut *case.progress.borrow_mut();
         progress.redriving += 1;
         progress.closed_at = None;
         // A cancellation that came too late for every key is over with it, and one that is under way can come too late.
-        if state != Some("cancelled") {
+        if state != Some(State::Cancelled) {
             progress.cancelled_at = None;
         }
     }
@@ -441,7 +439,7 @@ pub(crate) fn read(world: &World, host: &impl producer::Host, target: &str) -> A
         assets: &NoAssets,
         host,
         memory: &world.memory,
-        config: Ok(&world.config),
+        config: Ok(world.config.as_ref()),
     };
     let request = request("GET", target, Token::Whole, SimBody { sim: None, bytes: Vec::new() });
     let response = producer::answer(request, &ports).now_or_never()?;

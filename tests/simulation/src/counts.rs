@@ -77,6 +77,8 @@ listed! {
         ObjectsRemoved,
         /// Objects that came between a look and the effect of its call.
         UploadsBetweenLookAndEffect,
+        /// Of them those whose call R2 has carried out when nobody waited for it any more.
+        UploadsBeforeALateEffect,
         /// Objects that R2's clock, being slow, has made older than the request.
         RemovedBySlowClock,
     }
@@ -129,8 +131,10 @@ pub struct Totals {
     deaths: [[u64; 2]; CALLS],
     /// From which state to which; what was first seen so, from none, which is the last row.
     changes: [[u64; STATES]; STATES + 1],
-    /// The longest time between a look and the effect of its call, in milliseconds.
+    /// The longest time between a look and the effect of its call, while the invocation waited for it, in milliseconds.
     pub window_ms: u64,
+    /// The same where R2 has carried the call out later.
+    pub late_window_ms: u64,
 }
 
 impl Default for Totals {
@@ -141,9 +145,13 @@ impl Default for Totals {
             deaths: [[0; 2]; CALLS],
             changes: [[0; STATES]; STATES + 1],
             window_ms: 0,
+            late_window_ms: 0,
         }
     }
 }
+
+const WINDOW: &str = "longest from look to effect, ms";
+const LATE_WINDOW: &str = "longest to an effect nobody waited for, ms";
 
 fn bump(count: Option<&mut u64>, by: u64) {
     if let Some(count) = count {
@@ -175,8 +183,8 @@ impl Totals {
         bump(deaths.and_then(|deaths| deaths.get_mut(usize::from(has_taken_effect))), 1);
     }
 
-    pub(crate) fn count_change(&mut self, from: Option<&str>, to: &str) {
-        let index = |text: &str| State::ALL.iter().position(|state| state.as_str() == text);
+    pub(crate) fn count_change(&mut self, from: Option<State>, to: State) {
+        let index = |of: State| State::ALL.iter().position(|state| *state == of);
         let (from, to) = (from.and_then(index).unwrap_or(STATES), index(to).unwrap_or_default());
         if let Some(row) = self.changes.get_mut(from) {
             bump(row.get_mut(to), 1);
@@ -190,11 +198,11 @@ impl Totals {
 
     /// Adds what has happened elsewhere.
     pub fn add(&mut self, other: &Self) {
-        let (own, others) = (self.all_mut(), other.all());
-        for (own, other) in own.into_iter().zip(others) {
+        for (own, other) in self.all_mut().zip(other.all()) {
             *own += other;
         }
         self.window_ms = self.window_ms.max(other.window_ms);
+        self.late_window_ms = self.late_window_ms.max(other.late_window_ms);
     }
 
     fn all(&self) -> impl Iterator<Item = u64> {
@@ -202,10 +210,10 @@ impl Totals {
         self.counts.iter().chain(&self.faults).chain(deaths).chain(self.changes.iter().flatten()).copied()
     }
 
-    fn all_mut(&mut self) -> Vec<&mut u64> {
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
         let deaths = self.deaths.iter_mut().flatten();
         let all = self.counts.iter_mut().chain(&mut self.faults).chain(deaths);
-        all.chain(self.changes.iter_mut().flatten()).collect()
+        all.chain(self.changes.iter_mut().flatten())
     }
 
     /// What all of it is called, in the same order.
@@ -226,7 +234,8 @@ impl Totals {
     pub fn to_lines(&self) -> String {
         let lines = Self::names().into_iter().zip(self.all()).filter(|(_, count)| *count > 0);
         let lines: Vec<String> = lines.map(|(name, count)| format!("{name} = {count}\n")).collect();
-        format!("{}longest window, ms = {}\n", lines.concat(), self.window_ms)
+        let Self { window_ms, late_window_ms, .. } = self;
+        format!("{}{WINDOW} = {window_ms}\n{LATE_WINDOW} = {late_window_ms}\n", lines.concat())
     }
 
     /// Reads lines of names and numbers; what it does not know, it leaves out.
@@ -240,7 +249,7 @@ impl Totals {
         for (name, count) in Self::names().into_iter().zip(totals.all_mut()) {
             *count = number(&name);
         }
-        totals.window_ms = number("longest window, ms");
+        (totals.window_ms, totals.late_window_ms) = (number(WINDOW), number(LATE_WINDOW));
         totals
     }
 
@@ -348,7 +357,7 @@ impl fmt::Display for Totals {
                 writeln!(f, "  {name:<44}{count:>16}")?;
             }
         }
-        writeln!(f, "  {:<44}{:>16}", "longest from look to effect, ms", self.window_ms)
+        writeln!(f, "  {WINDOW:<44}{:>16}\n  {LATE_WINDOW:<44}{:>16}", self.window_ms, self.late_window_ms)
     }
 }
 
@@ -367,8 +376,8 @@ mod tests {
 
     #[test]
     fn totals_read_back() {
-        let mut totals = Totals { window_ms: 7, ..Totals::default() };
-        for (at, count) in totals.all_mut().into_iter().enumerate() {
+        let mut totals = Totals { window_ms: 7, late_window_ms: 8, ..Totals::default() };
+        for (at, count) in totals.all_mut().enumerate() {
             *count = at as u64;
         }
         assert_eq!(Totals::from_lines(&totals.to_lines()), totals);

@@ -12,6 +12,10 @@ use simulation::{LedgerKind, Mode, Plant, Settings, Without, first_to_catch, nam
 
 use crate::long_run::{LongRun, Runs};
 
+/// A fifth of a schedule's time is in the allocator; this one takes half of that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the Workers' cores on simulated services, in as many schedules as there are seeds.
 #[derive(Parser)]
 struct Arguments {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ledger::DeletionRecord;
-use protocol::{Fence, rfc3339};
+use protocol::{Fence, State, rfc3339};
 use serde_json::Value;
 
 use crate::Mode;
@@ -18,6 +18,9 @@ use crate::world::World;
 
 /// How old a look may be when the call begins that relies on it: a second of looks, and five for the last of them to answer.
 const LOOK_AGE_MAX_MS: u64 = 6_000;
+
+/// How long an invocation waits for a call of the bucket; what that does later, it does when nobody waits for it any more.
+const CALL_MAX_MS: u64 = 30_000;
 
 /// How old a request may be for `auto` not to look.
 const PROMPT_MS: u64 = 60_000;
@@ -36,7 +39,7 @@ pub(crate) struct Oracle {
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub(crate) case: usize,
-    pub(crate) state: String,
+    pub(crate) state: State,
     generation: u64,
     counts: Counts,
     pub(crate) requested_at: u64,
@@ -54,7 +57,8 @@ struct Counts {
 
 impl Counts {
     fn of(view: &Value) -> Option<Self> {
-        let count = |name: &str| view.pointer(&format!("/counts/{name}"))?.as_u64();
+        let counts = view.get("counts")?;
+        let count = |name: &str| counts.get(name)?.as_u64();
         Some(Self {
             total: count("total")?,
             pending: count("pending")?,
@@ -66,8 +70,13 @@ impl Counts {
     }
 }
 
-fn is_final(state: &str) -> bool {
-    ["succeeded", "failed", "cancelled", "planned"].contains(&state)
+fn is_final(state: State) -> bool {
+    [State::Succeeded, State::Failed, State::Cancelled, State::Planned].contains(&state)
+}
+
+/// A state by its name in the API.
+fn state_of(name: &str) -> Option<State> {
+    State::ALL.into_iter().find(|state| state.as_str() == name)
 }
 
 /// A call of the bucket that is under way.
@@ -132,8 +141,15 @@ impl Oracle {
         }
     }
 
-    /// An object is gone, by a call of an invocation.
-    pub(crate) fn removed(&self, invocation: &Invocation, key: &str, object: Object, sim: &Sim) {
+    /// An object is gone, by a call that its invocation waits for, or has waited for.
+    pub(crate) fn removed(
+        &self,
+        invocation: &Invocation,
+        is_waited_for: bool,
+        key: &str,
+        object: Object,
+        sim: &Sim,
+    ) {
         let Object { uploaded_at, shown_at } = object;
         sim.count(Count::ObjectsRemoved);
         let cases = self.cases.borrow();
@@ -151,8 +167,14 @@ impl Oracle {
         let looked = invocation.looked.borrow();
         match looked.get(key).and_then(|looks| looks.iter().rev().find(|(at, _)| *at <= uploaded_at)) {
             Some((at, _)) => {
+                let window = sim.now() - at;
                 sim.count(Count::UploadsBetweenLookAndEffect);
-                sim.see_window(sim.now() - at);
+                sim.see_window(window, is_waited_for);
+                if !is_waited_for {
+                    sim.count(Count::UploadsBeforeALateEffect);
+                } else if window > LOOK_AGE_MAX_MS + CALL_MAX_MS {
+                    sim.violate(|| format!("the fence: {key:?} is gone {window} ms after its look"));
+                }
             }
             None => {
                 sim.violate(|| format!("the fence: {key:?} is gone, uploaded after every request for it"));
@@ -173,7 +195,7 @@ impl Oracle {
 
     /// Whether a deletion was seen to be over.
     pub(crate) fn is_over(&self, id: &str) -> bool {
-        self.seen.borrow().get(id).is_some_and(|seen| is_final(&seen.state))
+        self.seen.borrow().get(id).is_some_and(|seen| is_final(seen.state))
     }
 
     /// A deletion was told to be over.
@@ -217,7 +239,7 @@ impl Oracle {
         let protocol::Counts { total, pending, deleted, skipped, failed, cancelled } = record.counts;
         let seen = Seen {
             case: case.number,
-            state: record.state.as_str().to_owned(),
+            state: record.state,
             generation: record.generation.into(),
             counts: Counts { total, pending, deleted, skipped, failed, cancelled },
             requested_at: record.requested_at.as_millis(),
@@ -227,9 +249,9 @@ impl Oracle {
 
     fn see_now(&self, case: &Case, id: &str, seen: &Seen, world: &World) {
         let before = self.seen.borrow_mut().insert(id.to_owned(), seen.clone());
-        let from = before.as_ref().map(|before| before.state.as_str());
-        if from != Some(&seen.state) {
-            world.sim.count_change(from, &seen.state);
+        let from = before.as_ref().map(|before| before.state);
+        if from != Some(seen.state) {
+            world.sim.count_change(from, seen.state);
         }
         if let Some(wrong) = check_counts(case, seen, world).or_else(|| check_course(case, &before?, seen)) {
             wrong_view(case, id, seen, wrong, &world.sim);
@@ -237,14 +259,15 @@ impl Oracle {
     }
 
     fn understand(&self, view: &Value, world: &World) -> Option<(Rc<Case>, String, Seen)> {
-        let text = |name: &str| view.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (id, state) = (text("id"), text("state"));
-        let number = view.pointer("/labels/case").and_then(Value::as_str).and_then(|case| case.parse().ok());
+        let text = |name: &str| view.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (id, state) = (text("id").to_owned(), state_of(text("state")));
+        let number = view.get("labels").and_then(|labels| labels.get("case")?.as_str()?.parse().ok());
         let counts = Counts::of(view);
-        let requested_at = rfc3339::parse(&text("requested_at"));
+        let requested_at = rfc3339::parse(text("requested_at"));
         let cases = self.cases.borrow();
         let case = number.and_then(|number: usize| cases.get(number));
-        let (Some(case), Some(counts), Some(requested_at)) = (case, counts, requested_at) else {
+        let (Some(case), Some(state), Some(counts), Some(requested_at)) = (case, state, counts, requested_at)
+        else {
             world.sim.violate(|| format!("a deletion that nobody can read: {view}"));
             return None;
         };
@@ -263,7 +286,7 @@ impl Oracle {
         let seen = self.seen.borrow();
         for case in &*self.cases.borrow() {
             let mut of_case = seen.values().filter(|seen| seen.case == case.number).peekable();
-            let is_over = of_case.peek().is_some() && of_case.all(|seen| is_final(&seen.state));
+            let is_over = of_case.peek().is_some() && of_case.all(|seen| is_final(seen.state));
             let progress = &mut *case.progress.borrow_mut();
             let may_close = progress.is_sent && progress.redriving == 0;
             progress.closed_at =
@@ -273,7 +296,7 @@ impl Oracle {
 
     /// Whether every deletion that there is is over.
     pub(crate) fn is_all_over(&self) -> bool {
-        self.seen.borrow().values().all(|seen| is_final(&seen.state))
+        self.seen.borrow().values().all(|seen| is_final(seen.state))
             && self.cases.borrow().iter().all(|case| case.progress.borrow().is_sent)
     }
 
@@ -289,11 +312,13 @@ impl Oracle {
                 Mode::QueueOnly => is_accepted && !progress.is_redrive_unsure,
                 Mode::SelfHealing => true,
             };
-            if owes_end && !is_final(&seen.state) {
+            if owes_end && !is_final(seen.state) {
                 sim.violate(|| {
                     format!(
                         "lost: {id} of case {} is {} for ever: {:?}",
-                        case.number, seen.state, seen.counts
+                        case.number,
+                        seen.state.as_str(),
+                        seen.counts
                     )
                 });
             }
@@ -310,7 +335,7 @@ impl Oracle {
             {
                 sim.violate(|| format!("{id}: over, and the endpoint was never told"));
             }
-            if is_final(&seen.state) {
+            if is_final(seen.state) {
                 check_lists(case, id, seen, world);
             }
         }
@@ -348,7 +373,9 @@ fn is_excused(case: &Case, key: &str, invocation: &Invocation, now: Option<u64>)
 }
 
 fn wrong_view(case: &Case, id: &str, seen: &Seen, wrong: &str, sim: &Sim) {
-    sim.violate(|| format!("{id} of case {}: {wrong}: {:?} {:?}", case.number, seen.state, seen.counts));
+    sim.violate(|| {
+        format!("{id} of case {}: {wrong}: {:?} {:?}", case.number, seen.state.as_str(), seen.counts)
+    });
 }
 
 /// What is wrong with a deletion's counts, whatever came before.
@@ -357,7 +384,7 @@ fn check_counts(case: &Case, seen: &Seen, world: &World) -> Option<&'static str>
     if total != pending + deleted + skipped + failed + cancelled {
         return Some("the counts do not add up");
     }
-    if is_final(&seen.state) && pending > 0 {
+    if is_final(seen.state) && pending > 0 {
         return Some("over, with keys pending");
     }
     if case.dry_run {
@@ -385,7 +412,8 @@ fn check_course(case: &Case, before: &Seen, after: &Seen) -> Option<&'static str
         return Some("fewer are deleted than before");
     }
     // What a sweep has written down and not begun is not counted once its deletion is cancelled.
-    let may_shrink = !case.prefixes.is_empty() && after.state.starts_with("cancel");
+    let may_shrink =
+        !case.prefixes.is_empty() && [State::Cancelling, State::Cancelled].contains(&after.state);
     if new.skipped < old.skipped || (new.total < old.total && !may_shrink) {
         return Some("a count has gone back");
     }
@@ -399,7 +427,7 @@ fn check_course(case: &Case, before: &Seen, after: &Seen) -> Option<&'static str
         return Some("fewer have failed than before");
     }
     let has_changed = before.state != after.state || old != new;
-    (is_final(&before.state) && has_changed).then_some("it has changed after its end")
+    (is_final(before.state) && has_changed).then_some("it has changed after its end")
 }
 
 /// What must hold of the keys of a deletion that is over, by the API's own lists.
@@ -448,7 +476,7 @@ fn check_lists(case: &Case, id: &str, seen: &Seen, world: &World) {
             code => wrong(&format!("failed for no reason: {code}")),
         }
     }
-    if case.dry_run || seen.counts.cancelled > 0 || seen.state == "cancelled" {
+    if case.dry_run || seen.counts.cancelled > 0 || seen.state == State::Cancelled {
         return;
     }
     // Under a brake, what could not be counted stops all of them.

@@ -1,13 +1,15 @@
 //! One thread, one clock, one queue of timers, one seed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use fastrand::Rng;
+use protocol::State;
 
 use crate::counts::{Call, Count, Totals};
 use crate::fault::{Fault, Rates};
@@ -24,7 +26,7 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct Sim {
     now: Cell<u64>,
     sequence: Cell<u64>,
-    timers: RefCell<BTreeMap<(u64, u64), Waker>>,
+    timers: RefCell<Timers>,
     spawned: RefCell<Vec<Task>>,
     /// Apart from the faults', so that another fault does not move everything else.
     chance: RefCell<Rng>,
@@ -34,6 +36,8 @@ pub(crate) struct Sim {
     steps: Cell<u64>,
     /// Something is being dropped because whoever was at it dies.
     is_dying: Cell<bool>,
+    /// The task that is at it, and what tells its waker from others.
+    current: Cell<(usize, *const ())>,
     hash: Cell<u64>,
     violation: RefCell<Option<String>>,
     is_traced: bool,
@@ -52,6 +56,7 @@ impl Sim {
             totals: RefCell::default(),
             steps: Cell::new(0),
             is_dying: Cell::new(false),
+            current: Cell::new((0, std::ptr::null())),
             hash: Cell::new(0xCBF2_9CE4_8422_2325),
             violation: RefCell::default(),
             is_traced,
@@ -116,14 +121,15 @@ impl Sim {
     }
 
     /// A deletion is in another state than when it was last seen.
-    pub(crate) fn count_change(&self, from: Option<&str>, to: &str) {
+    pub(crate) fn count_change(&self, from: Option<State>, to: State) {
         self.totals.borrow_mut().count_change(from, to);
     }
 
-    /// An object is gone so long after its look, in milliseconds.
-    pub(crate) fn see_window(&self, millis: u64) {
+    /// An object is gone so long after its look, in milliseconds, by a call that somebody waits for or nobody does any more.
+    pub(crate) fn see_window(&self, millis: u64, is_waited_for: bool) {
         let totals = &mut *self.totals.borrow_mut();
-        totals.window_ms = totals.window_ms.max(millis);
+        let window = if is_waited_for { &mut totals.window_ms } else { &mut totals.late_window_ms };
+        *window = millis.max(*window);
     }
 
     /// All that has happened.
@@ -183,27 +189,34 @@ impl Sim {
 
     /// Waits.
     pub(crate) fn sleep(self: &Rc<Self>, millis: u64) -> Sleep {
-        Sleep { sim: Rc::clone(self), at: self.now() + millis, key: None }
+        Sleep { sim: Rc::clone(self), at: self.now() + millis, place: None }
+    }
+
+    fn waiter(&self, waker: &Waker) -> Waiter {
+        let (task, own) = self.current.get();
+        if waker.data() == own { Waiter::Task(task) } else { Waiter::Other(waker.clone()) }
     }
 
     /// Runs until nothing is left that anybody waits for, or something is wrong.
     pub(crate) fn run(&self) {
-        let mut tasks: Vec<Option<(Task, Waker)>> = Vec::new();
-        let ready = Arc::new(Mutex::new(VecDeque::new()));
+        let (mut tasks, mut wakers): (Vec<Option<Task>>, _) = (Vec::new(), WAKERS.take());
+        // Of a schedule that has ended in the middle.
+        READY.with_borrow_mut(VecDeque::clear);
         loop {
             for task in self.spawned.take() {
-                let waker = TaskWaker { task: tasks.len(), ready: Arc::clone(&ready) };
-                let waker = Waker::from(Arc::new(waker));
-                waker.wake_by_ref();
-                tasks.push(Some((task, waker)));
+                READY.with_borrow_mut(|ready| ready.push_back(tasks.len()));
+                if wakers.len() == tasks.len() {
+                    wakers.push(Waker::from(Arc::new(TaskWaker { task: tasks.len() })));
+                }
+                tasks.push(Some(task));
             }
-            let next = ready.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            if let Some(at) = next {
-                if let Some(slot) = tasks.get_mut(at)
-                    && let Some((task, waker)) = slot
+            if let Some(at) = READY.with_borrow_mut(VecDeque::pop_front) {
+                if let (Some(slot), Some(waker)) = (tasks.get_mut(at), wakers.get(at))
+                    && let Some(task) = slot
                 {
                     self.steps.set(self.steps.get() + 1);
                     self.mix(at as u64);
+                    self.current.set((at, waker.data()));
                     if task.as_mut().poll(&mut Context::from_waker(waker)).is_ready() {
                         *slot = None;
                     }
@@ -219,26 +232,96 @@ impl Sim {
             if !self.spawned.borrow().is_empty() {
                 continue;
             }
-            let timer = self.timers.borrow_mut().pop_first();
-            let Some(((at, _), waker)) = timer else { break };
+            let timer = self.timers.borrow_mut().pop();
+            let Some((at, waiter)) = timer else { break };
             self.now.set(at.max(self.now()));
             self.mix(at);
-            waker.wake();
+            match waiter {
+                Waiter::Task(task) => READY.with_borrow_mut(|ready| ready.push_back(task)),
+                Waiter::Other(waker) => waker.wake(),
+            }
         }
         // Dropping a task can spawn none, and cancels its timers.
         drop(tasks);
         self.spawned.take();
+        WAKERS.set(wakers);
     }
+}
+
+thread_local! {
+    /// The tasks that can go on, of the one schedule that a thread has at a time.
+    static READY: RefCell<VecDeque<usize>> = const { RefCell::new(VecDeque::new()) };
+    /// Those of the tasks by their numbers, which are the same in every schedule.
+    static WAKERS: Cell<Vec<Waker>> = const { Cell::new(Vec::new()) };
 }
 
 struct TaskWaker {
     task: usize,
-    ready: Arc<Mutex<VecDeque<usize>>>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).push_back(self.task);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        READY.with_borrow_mut(|ready| ready.push_back(self.task));
+    }
+}
+
+/// What waits for a time, in the order of the times, and of the waits for one time. Most waits are given up, being time limits:
+/// such a one stays in the heap until its time, and finds nobody then.
+#[derive(Default)]
+struct Timers {
+    due: BinaryHeap<Reverse<(u64, Place)>>,
+    /// By slot: the number of a wait, and who waits.
+    waiting: Vec<Option<(u64, Waiter)>>,
+    free: Vec<usize>,
+}
+
+/// Who is told that a time has come.
+enum Waiter {
+    /// A task, by its own waker, which need not be kept for that.
+    Task(usize),
+    /// A part of one that has another waker.
+    Other(Waker),
+}
+
+/// The number of a wait, and where it is.
+type Place = (u64, usize);
+
+impl Timers {
+    fn add(&mut self, at: u64, number: u64, waiter: Waiter) -> Place {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.waiting.push(None);
+            self.waiting.len() - 1
+        });
+        if let Some(waiting) = self.waiting.get_mut(slot) {
+            *waiting = Some((number, waiter));
+        }
+        self.due.push(Reverse((at, (number, slot))));
+        (number, slot)
+    }
+
+    /// The wait, unless its time has come; its slot may be another's then.
+    fn find(&mut self, (number, slot): Place) -> Option<&mut Option<(u64, Waiter)>> {
+        self.waiting.get_mut(slot).filter(|waiting| waiting.as_ref().is_some_and(|(of, _)| *of == number))
+    }
+
+    fn cancel(&mut self, place: Place) {
+        if let Some(waiting) = self.find(place) {
+            *waiting = None;
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u64, Waiter)> {
+        loop {
+            let Reverse((at, (_, slot))) = self.due.pop()?;
+            self.free.push(slot);
+            if let Some((_, waiter)) = self.waiting.get_mut(slot).and_then(Option::take) {
+                return Some((at, waiter));
+            }
+        }
     }
 }
 
@@ -246,7 +329,7 @@ impl Wake for TaskWaker {
 pub(crate) struct Sleep {
     sim: Rc<Sim>,
     at: u64,
-    key: Option<(u64, u64)>,
+    place: Option<Place>,
 }
 
 impl Future for Sleep {
@@ -256,27 +339,34 @@ impl Future for Sleep {
         if self.sim.now() >= self.at {
             return Poll::Ready(());
         }
-        let key = self.key.unwrap_or_else(|| (self.at, self.sim.next_number()));
-        self.key = Some(key);
-        self.sim.timers.borrow_mut().insert(key, context.waker().clone());
+        let Some(place) = self.place else {
+            let number = self.sim.next_number();
+            let waiter = self.sim.waiter(context.waker());
+            let place = self.sim.timers.borrow_mut().add(self.at, number, waiter);
+            self.place = Some(place);
+            return Poll::Pending;
+        };
+        if let Some(Some((_, waiter))) = self.sim.timers.borrow_mut().find(place) {
+            *waiter = self.sim.waiter(context.waker());
+        }
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.sim.timers.borrow_mut().remove(&key);
+        if let Some(place) = self.place {
+            self.sim.timers.borrow_mut().cancel(place);
         }
     }
 }
 
 /// Lets a future live for so many waits, then drops it where it stands: `None`. `None` waits: for ever.
-pub(crate) async fn mortal<T>(sim: &Sim, waits: Option<u32>, future: impl Future<Output = T>) -> Option<T> {
-    Mortal { sim, future: Some(Box::pin(future)), waits }.await
+pub(crate) fn mortal<F: Future>(sim: &Sim, waits: Option<u32>, future: F) -> Mortal<'_, F> {
+    Mortal { sim, future: Some(Box::pin(future)), waits }
 }
 
-struct Mortal<'s, F> {
+pub(crate) struct Mortal<'s, F> {
     sim: &'s Sim,
     future: Option<Pin<Box<F>>>,
     waits: Option<u32>,

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use consumer::{NoticeConfig, upkeep};
 use futures::FutureExt as _;
 use ledger::{
-    DeletionFilter, DeletionPage, LedgerError, MemoryLedger, ProducerLedger as _, SqlLedger, SqliteDatabase,
+    DeletionFilter, DeletionPage, FailureFilter, LedgerError, MemoryLedger, ProducerLedger as _, SqlLedger,
+    SqliteDatabase,
 };
 use producer::{Config, MemoryBudget};
-use protocol::{RETENTION_FAILED_MS, Timestamp};
+use protocol::{RETENTION_FAILED_MS, State, Timestamp};
 use serde_json::Value;
 
 use crate::bucket::{BucketState, Object};
@@ -46,23 +47,30 @@ pub(crate) struct World {
     pub(crate) bucket: BucketState,
     pub(crate) queue: QueueState,
     pub(crate) oracle: Oracle,
-    pub(crate) config: Config,
+    pub(crate) config: Rc<Config>,
     pub(crate) notices: Option<NoticeConfig>,
     pub(crate) memory: MemoryBudget,
-    /// What was last looked at, as the ledger has it.
+    /// What was last looked at, as the ledger has it, and which state of it that was.
     picture: RefCell<Option<DeletionPage>>,
+    version: Cell<Option<(usize, usize)>>,
 }
 
 impl World {
     /// Looks at every deletion, if the ledger shows another picture than the last time.
     pub(crate) fn look(&self) {
         let (all, now) = (DeletionFilter::default(), Timestamp::from_millis(self.sim.now()));
+        let version = match &self.direct {
+            SimLedger::Memory(memory) => Some(memory.ledger.version(now)),
+            SimLedger::Sql(_) => None,
+        };
+        if version.is_some() && self.version.replace(version) == version {
+            return self.oracle.close(&self.sim);
+        }
         let page = self.direct.list_deletions(&all, None, 100, now).now_or_never().and_then(Result::ok);
         let Some(page) = page else {
             return self.sim.violate(|| "the ledger does not say which deletions there are".to_owned());
         };
-        let before = self.picture.borrow().clone();
-        if before.as_ref() != Some(&page) {
+        if self.picture.borrow().as_ref() != Some(&page) {
             if self.sim.draw(fastrand::Rng::f64) < 0.1 {
                 self.look_through_the_api();
             } else {
@@ -98,6 +106,9 @@ impl World {
     /// All entries of a list, page by page.
     pub(crate) fn read_list(&self, id: &str, name: &str) -> Vec<Value> {
         let (mut entries, mut token) = (Vec::new(), String::new());
+        if self.is_list_empty(id, name) {
+            return entries;
+        }
         loop {
             let Some((200, page)) = self.read(&format!("/v1/deletions/{id}/{name}?page_size=7{token}"))
             else {
@@ -113,10 +124,29 @@ impl World {
         }
     }
 
+    /// Whether the ledger has nothing in a list. Most are empty, and to be told so by the API takes twenty times as long.
+    fn is_list_empty(&self, id: &str, name: &str) -> bool {
+        let Ok(id) = id.parse() else { return false };
+        let (all, ledger) = (FailureFilter::default(), &self.direct);
+        let entries = if name == "skipped" {
+            ledger.list_skips(&id, None, 1).now_or_never().map(|list| list.map(|list| list.len()))
+        } else {
+            ledger.list_failures(&id, all, None, 1).now_or_never().map(|list| list.map(|list| list.len()))
+        };
+        matches!(entries, Some(Ok(0)))
+    }
+
+    /// What has become of a deletion, for a client to go by; the oracle does not.
+    pub(crate) fn state_of(&self, id: &str) -> Option<State> {
+        let now = Timestamp::from_millis(self.sim.now());
+        let found = self.direct.find_deletion(&id.parse().ok()?, now).now_or_never()?;
+        Some(found.ok()??.state)
+    }
+
     fn check_unreadable(&self) {
-        let Some((200, page)) = self.read("/v1/unreadable-messages?page_size=1000") else { return };
-        for message in page.get("unreadable_messages").and_then(Value::as_array).into_iter().flatten() {
-            let reason = message.get("reason").and_then(Value::as_str).unwrap_or_default();
+        let found = self.direct.list_unreadable(None, 1_000).now_or_never().and_then(Result::ok);
+        for message in found.into_iter().flatten() {
+            let reason = message.reason;
             if reason == "unknown_deletion" || reason == "not_in_deletion" {
                 self.sim.violate(|| format!("a message of ours is kept as {reason}"));
             }
@@ -187,13 +217,9 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
     let rates = Rates::draw(rng, mode, workload.has_sweeps).without(without);
     let healed_at = rates.healed_at;
     let sim = Sim::new(seed, rates, is_traced);
-    let (Ok(tables), Ok(config), Ok(notices)) = (
+    let (Ok(tables), Some(config), Ok(notices)) = (
         Tables::empty(kind),
-        Config::parse(&producer::Settings {
-            api_token: Some(TOKEN.to_owned()),
-            api_tokens: Some(TOKENS.to_owned()),
-            ..producer::Settings::default()
-        }),
+        config(),
         NoticeConfig::parse(
             workload.wants_notices.then_some("https://example.com/notices"),
             workload.wants_notices.then_some("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
@@ -233,6 +259,7 @@ pub(crate) fn run(seed: u64, settings: Settings) -> Outcome {
         notices,
         memory: MemoryBudget::new(24_000_000),
         picture: RefCell::default(),
+        version: Cell::default(),
         sim,
     });
     let sim = &world.sim;
@@ -296,6 +323,16 @@ fn outcome(sim: &Sim) -> Outcome {
 
 thread_local! {
     static DATABASE: Cell<Option<Rc<SqliteDatabase>>> = const { Cell::new(None) };
+    static CONFIG: Option<Rc<Config>> = Config::parse(&producer::Settings {
+        api_token: Some(TOKEN.to_owned()),
+        api_tokens: Some(TOKENS.to_owned()),
+        ..producer::Settings::default()
+    }).ok().map(Rc::new);
+}
+
+/// The producer's settings, read once: no request changes them.
+fn config() -> Option<Rc<Config>> {
+    CONFIG.with(Option::clone)
 }
 
 /// What the ledger of one schedule holds.
