@@ -129,7 +129,6 @@ fn a_redrive_that_dies_anywhere_is_finished_by_the_next() -> Result<()> {
         ("INSERT INTO parts", When::Before, Finisher::SameCall),
         ("INSERT INTO parts", When::After, Finisher::SameCall),
         ("INSERT INTO parts", When::After, Finisher::RedriveOfAll),
-        ("UPDATE parts SET enqueued_at", When::Before, Finisher::RedriveOfAll),
         ("UPDATE parts SET enqueued_at", When::Before, Finisher::Upkeep),
     ] {
         let (mut pair, id) = failed(10)?;
