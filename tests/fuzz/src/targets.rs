@@ -335,11 +335,16 @@ pub(crate) fn scope(input: &[u8]) {
 }
 
 /// Most keys that are packed, and most bytes of them: more than one message of either, and quick all the same.
-const PACKED_KEYS_MAX: usize = 2_100;
-const PACKED_BYTES_MAX: usize = 300_000;
+const PACKED_KEYS_MAX: usize = 1_100;
+const PACKED_BYTES_MAX: usize = 150_000;
 
 /// Most bytes that are grouped into sends: several.
-const GROUPED_BYTES_MAX: usize = 1_000_000;
+const GROUPED_BYTES_MAX: usize = 600_000;
+
+/// Mostly few, so that most inputs are quick, and up to all of `max`.
+fn few(byte: u8, max: usize) -> usize {
+    if byte < 192 { usize::from(byte) / 8 } else { max - usize::from(u8::MAX - byte) * max / 64 }
+}
 
 /// Keys of these lengths and letters, packed: each is there once and in order, and every send is within the limits.
 pub(crate) fn chunks(input: &[u8]) {
@@ -350,8 +355,8 @@ pub(crate) fn chunks(input: &[u8]) {
     let (mut keys, mut bytes) = (Vec::new(), 0);
     for (many, long, kind) in runs.clone() {
         let letter = ["k", "\u{1}", "\"", "é", "😀"].get(usize::from(kind % 5)).copied().unwrap_or("k");
-        let long = usize::from(long) * 4 + usize::from(kind / 5);
-        for _ in 0..=many {
+        let long = few(long, KEY_BYTES_MAX) + usize::from(kind / 5);
+        for _ in 0..=few(many, PACKED_KEYS_MAX) {
             let number = keys.len().to_string();
             let rest = long.min(KEY_BYTES_MAX).saturating_sub(number.len()) / letter.len();
             let key = format!("{number}{}", letter.repeat(rest));
@@ -365,11 +370,9 @@ pub(crate) fn chunks(input: &[u8]) {
     packed(&keys);
 
     let (mut bodies, mut bytes) = (Vec::new(), 0);
-    for (many, long, kind) in runs {
-        let long = 1
-            + (usize::from(long) * 500 + usize::from(kind))
-                .min(MESSAGE_BYTES_MAX - MESSAGE_METADATA_BYTES - 1);
-        for _ in 0..=many {
+    for (many, long, _) in runs {
+        let long = 1 + few(long, MESSAGE_BYTES_MAX - MESSAGE_METADATA_BYTES - 1);
+        for _ in 0..=few(many, SEND_MESSAGES_MAX * 2) {
             bytes += long;
             if bytes > GROUPED_BYTES_MAX {
                 break;
