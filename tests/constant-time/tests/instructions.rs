@@ -31,7 +31,7 @@ fn probe() -> PathBuf {
     let Some(wasm_opt) = env::var_os("WASM_OPT_BIN") else { return wasm };
     let optimised = wasm.with_extension("opt.wasm");
     let optimise = Command::new(wasm_opt)
-        .args(["-Oz", "--one-caller-inline-max-function-size=30", "--all-features"])
+        .args(["-Oz", "--one-caller-inline-max-function-size=30"])
         .arg(&wasm)
         .arg("-o")
         .arg(&optimised)
