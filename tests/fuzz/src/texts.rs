@@ -5,7 +5,7 @@ use protocol::{QueueError, R2Error, R2ErrorClass, Timestamp};
 use url::{Host, Url};
 
 /// The text of an error of R2's or of the Queue's: its code is the digits in the brackets at its end, and the words before
-/// them change nothing. Nothing of the text is told to a caller.
+/// them change nothing.
 pub(crate) fn errors(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let code = trailing_number(text).unwrap_or_default();
@@ -17,7 +17,6 @@ pub(crate) fn errors(input: &[u8]) {
     assert_eq!(is_permanent, [10002, 10003, 10006, 10020, 10042, 10069].contains(&code));
     let now = Timestamp::from_millis(u64::from(code));
     assert!((1..=86_400).contains(&queue.retry_after_seconds(now)));
-    assert!(!(text.len() > 20 && queue.detail().contains(text)));
 }
 
 /// The digits between the last `(` and a `)` at the end, white space aside; `None` when that is no number of 32 bits.
@@ -55,7 +54,7 @@ pub(crate) fn notices(input: &[u8]) {
             let read = read.as_ref().ok().filter(|url| url.username().is_empty() && url.fragment().is_none());
             assert!(read.is_some_and(is_safe), "a URL that is none, or not safe: {url:?}");
             assert_eq!(format!("{config:?}"), "NoticeConfig { .. }");
-            for secret in secrets.split_ascii_whitespace() {
+            for secret in secrets.trim().split_ascii_whitespace() {
                 assert!((6 + 32..=6 + 88).contains(&secret.len()) && secret.starts_with("whsec_"));
             }
         }
