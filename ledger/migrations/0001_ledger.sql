@@ -40,7 +40,7 @@ CREATE TABLE parts (
     -- None of a request that has prefixes only: its messages have sweeps begun.
     keys INTEGER NOT NULL CHECK (keys >= 0),
     duplicates_removed INTEGER NOT NULL,
-    -- Tells one body from another, for a part that is put again.
+    -- Tells one body from another, for a part that is put again; of a redrive the filter, as JSON.
     fingerprint TEXT,
     -- The request that brought it; its messages are in the outbox under this id.
     upload TEXT NOT NULL,

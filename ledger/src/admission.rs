@@ -146,7 +146,7 @@ pub(crate) async fn admit(database: &impl Database, deletion: &NewDeletion) -> R
         ],
     ));
     if let Some(part) = &deletion.part {
-        let values = part::values(&PartRef::request(&deletion.id), part, None)?;
+        let values = part::values(&PartRef::request(&deletion.id), part, Value::Null)?;
         statements.push(Statement::new(INSERT_PART, values));
     }
     if let Some(sweep) = sweep {

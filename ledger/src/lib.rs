@@ -55,7 +55,7 @@ pub use notice::{DueNotice, NoticeOutcome, NoticeReply};
 pub use outbox::{OUTBOX_PIECE_BYTES_MAX, OutboxPiece};
 pub use part::{Hold, NewPart, PartRecord, PartRef, Sealing};
 pub use record::{ChunkOutcome, Ended, FailedKey, FinishedDeletion, RecordBatch, RecordReply, SkippedKey};
-pub use redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
+pub use redrive::{BegunRedrive, FailureFilter, NewRedrive, RedrivableDeletion};
 pub use skip::SkipRecord;
 pub use sql_ledger::{ConsumerLedger, ProducerLedger, SqlLedger, UpkeepLedger};
 #[cfg(feature = "sqlite")]

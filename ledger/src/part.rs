@@ -128,18 +128,14 @@ SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 ",
 pub(crate) use insert_part;
 
 /// ?1 to ?9 of a statement made by [`insert_part`].
-pub(crate) fn values(
-    at: &PartRef,
-    part: &NewPart,
-    fingerprint: Option<&str>,
-) -> Result<Vec<Value>, LedgerError> {
+pub(crate) fn values(at: &PartRef, part: &NewPart, fingerprint: Value) -> Result<Vec<Value>, LedgerError> {
     Ok(at.and([
         json(&part.chunk_keys)?,
         part.keys().into(),
         part.duplicates_removed.into(),
         part.upload.as_str().into(),
         part.sending_until.as_millis().into(),
-        fingerprint.into(),
+        fingerprint,
     ]))
 }
 
@@ -187,7 +183,7 @@ pub(crate) async fn put(
     fingerprint: &str,
 ) -> Result<bool, LedgerError> {
     let statements = vec![
-        Statement::new(PUT, values(at, part, Some(fingerprint))?),
+        Statement::new(PUT, values(at, part, fingerprint.into())?),
         Statement::new(IS_PUT, at.and([part.upload.as_str().into()])),
     ];
     Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))

@@ -1,7 +1,7 @@
 use protocol::{DeletionId, FailureCode, Timestamp};
 
 use crate::cursor::KeyCursor;
-use crate::database::{Database, LedgerError, Row, Statement, Value, run};
+use crate::database::{Database, LedgerError, Row, Statement, Value, json, run};
 use crate::part::{self, NewPart, PartRef, insert_part};
 
 /// Which failures of keys are asked for; all that is given has to hold.
@@ -29,13 +29,24 @@ pub struct NewRedrive {
     pub part: NewPart,
 }
 
-/// A deletion that has failures to redrive.
+/// A deletion that has failures to redrive, or whose redrive of such failures was begun and not sent whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedrivableDeletion {
     /// The deletion.
     pub id: DeletionId,
-    /// How many failures.
+    /// How many failures, or of how many the redrive is that was begun.
     pub failures: u64,
+    /// What was begun: it has taken the failures, and its messages are in the outbox.
+    pub begun: Option<BegunRedrive>,
+}
+
+/// A redrive that is written down, and of which it is not noted that every message is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BegunRedrive {
+    /// Its generation.
+    pub generation: u32,
+    /// Until when a request holds the sending of its messages for itself.
+    pub sending_until: Timestamp,
 }
 
 impl FailureFilter {
@@ -43,6 +54,12 @@ impl FailureFilter {
     pub(crate) fn parameters(&self) -> [Value; 2] {
         let Self { code, failed_before } = self;
         [code.map(FailureCode::as_str).into(), failed_before.map(Timestamp::as_millis).into()]
+    }
+
+    /// What a part keeps of it as its fingerprint, for [`REDRIVABLE`].
+    fn fingerprint(&self) -> Result<Value, LedgerError> {
+        let Self { code, failed_before } = self;
+        json(&(code.map(FailureCode::as_str), failed_before.map(Timestamp::as_millis)))
     }
 }
 
@@ -110,14 +127,21 @@ WHERE deletion = ?1 AND generation = 0 AND chunk >= 2000000 AND (SELECT verify F
 const IS_WRITTEN: &str = "\
 SELECT 1 FROM parts WHERE deletion = ?1 AND generation = ?2 AND part = 0 AND upload = ?3";
 
+/// What was begun is only of failures that the filter lets through when it began with such a filter, or a narrower one.
 const REDRIVABLE: &str = concat!(
     "\
-SELECT f.deletion, COUNT(*) AS failures
+SELECT f.deletion, COUNT(*) AS failures, NULL AS generation, NULL AS sending_until
 FROM failures AS f JOIN deletions AS d ON d.id = f.deletion
 WHERE d.finished_at IS NOT NULL AND ",
     of_a_key!(),
     " AND (?1 IS NULL OR f.code = ?1) AND (?2 IS NULL OR f.failed_at < ?2)
-GROUP BY f.deletion ORDER BY f.deletion LIMIT ?3"
+GROUP BY f.deletion
+UNION ALL
+SELECT d.id, p.keys, p.generation, p.sending_until
+FROM deletions AS d JOIN parts AS p ON p.deletion = d.id AND p.generation = d.generation AND p.part = 0
+WHERE d.finished_at IS NULL AND d.cancelled_at IS NULL AND d.generation > 0 AND p.enqueued_at IS NULL
+  AND (?1 IS NULL OR p.fingerprint ->> 0 = ?1) AND (?2 IS NULL OR p.fingerprint ->> 1 <= ?2)
+ORDER BY 1 LIMIT ?3"
 );
 
 /// Turns failures into a part of the next generation, all or nothing: the deletion is open again, and its counts stay whole.
@@ -128,7 +152,7 @@ pub(crate) async fn admit(database: &impl Database, redrive: &NewRedrive) -> Res
         vec![at.deletion.as_str().into(), at.generation.into(), redrive.part.upload.as_str().into()]
     };
     let which = || redrive.last.parameters().into_iter().chain(redrive.filter.parameters());
-    let mut part = part::values(&at, &redrive.part, None)?;
+    let mut part = part::values(&at, &redrive.part, redrive.filter.fingerprint()?)?;
     part.extend(which());
     let [verify_again, open_chunks] = VERIFY_AGAIN;
     let statements = vec![
@@ -143,7 +167,8 @@ pub(crate) async fn admit(database: &impl Database, redrive: &NewRedrive) -> Res
     Ok(database.batch(statements).await?.pop().is_some_and(|rows| !rows.is_empty()))
 }
 
-/// At most `limit` deletions that are over and have such failures, oldest first.
+/// At most `limit` deletions that are over and have such failures, or whose redrive of such failures is not sent whole,
+/// oldest first.
 pub(crate) async fn list(
     database: &impl Database,
     filter: FailureFilter,
@@ -155,7 +180,14 @@ pub(crate) async fn list(
 }
 
 fn read_redrivable(row: &Row) -> Result<RedrivableDeletion, LedgerError> {
-    Ok(RedrivableDeletion { id: row.parsed("deletion")?, failures: row.number("failures")? })
+    let begun = |generation| -> Result<_, LedgerError> {
+        Ok(BegunRedrive { generation, sending_until: row.time("sending_until")? })
+    };
+    Ok(RedrivableDeletion {
+        id: row.parsed("deletion")?,
+        failures: row.number("failures")?,
+        begun: row.number_if_any("generation")?.map(begun).transpose()?,
+    })
 }
 
 #[cfg(test)]

@@ -199,8 +199,9 @@ pub trait ProducerLedger {
     /// [`LedgerError`].
     fn admit_redrive(&self, redrive: &NewRedrive) -> impl Future<Output = Result<bool, LedgerError>>;
 
-    /// At most `limit` deletions that are over and have failures that the filter lets through, oldest first. It reads every
-    /// failure that is kept: what a person asks for, not a backend.
+    /// At most `limit` deletions that are over and have failures that the filter lets through, or whose redrive of only such
+    /// failures was begun and not sent whole, oldest first. It reads every failure that is kept: what a person asks for, not
+    /// a backend.
     ///
     /// # Errors
     ///

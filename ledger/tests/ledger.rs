@@ -1,12 +1,14 @@
 //! The ledger's promises, on the SQL that both Workers run, against a real SQLite.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
+use std::slice;
+
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, Database, FailedKey, FailureFilter,
-    Grant, Idempotency, LedgerError, LostPart, NewDeletion, NewPart, NewRedrive, NoticeReply, OutboxPiece,
-    PartRef, ProducerLedger, RecordBatch, RecordReply, Row, Sealing, Sending, SkippedKey, SqlLedger,
-    SqliteDatabase, Statement, UnreadableMessage, UpkeepLedger,
+    BegunRedrive, ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, Database, FailedKey,
+    FailureFilter, Grant, Idempotency, LedgerError, LostPart, NewDeletion, NewPart, NewRedrive, NoticeReply,
+    OutboxPiece, PartRef, ProducerLedger, RecordBatch, RecordReply, RedrivableDeletion, Row, Sealing,
+    Sending, SkippedKey, SqlLedger, SqliteDatabase, Statement, UnreadableMessage, UpkeepLedger,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -660,7 +662,33 @@ fn a_redrive_by_code_leaves_the_other_failures_as_they_are() {
         left.iter().map(|failure| failure.code).collect::<Vec<_>>(),
         [Some(FailureCode::ObjectLocked)]
     );
-    assert!(block_on(ledger.list_redrivable(FailureFilter::default(), 10)).unwrap().is_empty(), "it is open");
+}
+
+/// It is open, and has a failure of another code: what can be redriven of it is what was begun, until that is sent.
+#[test]
+fn a_redrive_that_is_begun_is_listed_by_filters_that_let_through_all_that_it_has_taken() {
+    let ledger = failed_ledger();
+    let filter = FailureFilter { code: Some(FailureCode::AttemptsExhausted), failed_before: Some(at(2)) };
+    let all = redrive(&ledger, 1, 10).unwrap();
+    let new = NewRedrive { filter, part: part(1, &[1]), ..all };
+    assert!(block_on(ledger.admit_redrive(&new)).unwrap());
+    let begun = BegunRedrive { generation: 1, sending_until: new.part.sending_until };
+    let begun = RedrivableDeletion { id: id(), failures: 1, begun: Some(begun) };
+    let listed = |filter| block_on(ledger.list_redrivable(filter, 10)).unwrap();
+    let (none, later) = (FailureFilter::default(), Some(at(3)));
+    for wider in
+        [none, filter, FailureFilter { failed_before: later, ..none }, FailureFilter { code: None, ..filter }]
+    {
+        assert_eq!(listed(wider), slice::from_ref(&begun), "{wider:?}");
+    }
+    for other in [
+        FailureFilter { code: Some(FailureCode::ObjectLocked), ..none },
+        FailureFilter { failed_before: Some(at(1)), ..filter },
+    ] {
+        assert_eq!(listed(other), [], "{other:?}");
+    }
+    block_on(ledger.mark_enqueued(&new.part_ref(), at(3))).unwrap();
+    assert_eq!(listed(none), [], "it is sent");
 }
 
 #[test]

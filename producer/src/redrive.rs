@@ -1,6 +1,6 @@
 use ledger::{
-    DeletionRecord, FailureFilter, FailureRecord, KeyCursor, LedgerError, NewPart, NewRedrive, PartRef,
-    ProducerLedger, RedrivableDeletion,
+    BegunRedrive, DeletionRecord, FailureFilter, FailureRecord, Hold, KeyCursor, LedgerError, NewPart,
+    NewRedrive, PartRef, ProducerLedger, RedrivableDeletion,
 };
 use protocol::limits::{DELETE_KEYS_MAX, KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX, PART_CHUNKS_MAX};
 use protocol::{Counts, DeletionId, Event, FailureCode, ObjectKey, RequestId, State, Timestamp, rfc3339};
@@ -18,7 +18,7 @@ use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
 use crate::read;
 use crate::router::Ports;
-use crate::sending::{Unsent, note_sent, resume, send_part};
+use crate::sending::{Unsent, note_sent, resume, send_part, take_over};
 use crate::view::{RedriveView, RedrivesView};
 
 /// Most failures that one redrive of a deletion takes, and most bytes of their keys as JSON: they must fit into one part.
@@ -96,6 +96,11 @@ fn not_over(detail: &str) -> Problem {
 
 /// `POST /v1/redrives`: sends the failures of all deletions that are over again, those that the filter lets through: 202. With
 /// `dry_run` it says which they would be: 200. 422 for a wrong field.
+///
+/// 1. *await* Find the deletions that have such failures, and those whose redrive of such failures was begun and not sent
+///    whole: the same call again goes on where it was refused or died.
+/// 2. *await* Send the failures of each, see [`send_again`], or *await* finish the sending: 429 or 503. What another
+///    request is sending is left to it, and the caller told to ask again.
 pub(crate) async fn failures(
     query: &str,
     request: Request<impl Body>,
@@ -108,16 +113,26 @@ pub(crate) async fn failures(
     let filter = FailureFilter { code: code(&fields)?, failed_before: failed_before(&fields)? };
     let dry_run = fields.get::<bool>(DRY_RUN, "true or false")?.unwrap_or_default();
 
+    // (1) Find.
     let found = ports.ledger.list_redrivable(filter, DELETIONS_MAX + 1).await;
     let mut found = found.map_err(|error| Problem::ledger(&error))?;
-    let more = found.len() > DELETIONS_MAX;
+    let mut more = found.len() > DELETIONS_MAX;
     found.truncate(DELETIONS_MAX);
+
+    // (2) Send.
     let mut redrives = Vec::new();
-    for RedrivableDeletion { id, failures } in found {
-        let keys = if dry_run { failures } else { send_again_by_id(&id, filter, request_id, ports).await? };
-        // None when somebody else was first.
-        if keys > 0 {
-            redrives.push(RedriveView { deletion: id, keys });
+    for RedrivableDeletion { id, failures, begun } in found {
+        let sent = match begun {
+            Some(begun) if dry_run => (begun.sending_until <= ports.host.now()).then_some(failures),
+            Some(begun) => finish(&id, begun, failures, ports).await?,
+            None if dry_run => Some(failures),
+            None => Some(send_again_by_id(&id, filter, request_id, ports).await?),
+        };
+        match sent {
+            // Somebody else was first.
+            Some(0) => {}
+            Some(keys) => redrives.push(RedriveView { deletion: id, keys }),
+            None => more = true,
         }
     }
     let keys = redrives.iter().map(|redrive| redrive.keys).sum();
@@ -150,6 +165,22 @@ async fn send_again_by_id(
         Some(record) if record.state == State::Failed => send_again(&record, filter, request_id, ports).await,
         _ => Ok(0),
     }
+}
+
+/// Finishes the sending of a redrive of so many failures. Answers with how many this request has sent: none when another has
+/// finished it, and `None` when another is at it.
+async fn finish(
+    id: &DeletionId,
+    begun: BegunRedrive,
+    failures: u64,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<Option<u64>, Problem> {
+    let part = PartRef { deletion: id.clone(), generation: begun.generation, part: 0 };
+    Ok(match take_over(&part, ports).await? {
+        Hold::Taken { .. } => Some(failures),
+        Hold::Sent => Some(0),
+        Hold::Elsewhere => None,
+    })
 }
 
 /// Sends failures of a deletion that is over again, as its next generation. Answers with how many; 0 when somebody else was

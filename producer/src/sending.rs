@@ -123,15 +123,21 @@ pub(crate) async fn resume(
     part: &PartRef,
     ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
 ) -> Result<bool, Problem> {
+    Ok(take_over(part, ports).await? != Hold::Elsewhere)
+}
+
+/// As [`resume`], for whoever wants to know who has sent it: this request, if it was [`Hold::Taken`].
+pub(crate) async fn take_over(
+    part: &PartRef,
+    ports: &Ports<'_, impl ProducerLedger, impl Queue, impl RateLimiter, impl Assets, impl Host>,
+) -> Result<Hold, Problem> {
     let &Ports { ledger, queue, host, .. } = ports;
     let now = host.now();
     let held = ledger.hold_sending(part, now, now.plus_millis(SENDING_MS)).await;
-    let not_before = match held.map_err(|error| Problem::ledger(&error))? {
-        Hold::Taken { not_before } => not_before,
-        Hold::Sent => return Ok(true),
-        Hold::Elsewhere => return Ok(false),
-    };
-    let sent = send_part(part, Unsent::Stored, not_before, ledger, queue, host).await;
-    note_sent(part, sent, ledger, host).await?;
-    Ok(true)
+    let held = held.map_err(|error| Problem::ledger(&error))?;
+    if let Hold::Taken { not_before } = held {
+        let sent = send_part(part, Unsent::Stored, not_before, ledger, queue, host).await;
+        note_sent(part, sent, ledger, host).await?;
+    }
+    Ok(held)
 }

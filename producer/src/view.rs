@@ -91,7 +91,7 @@ pub(crate) struct RedrivesView {
     pub(crate) redrives: Vec<RedriveView>,
     /// The failures of all of them.
     pub(crate) keys: u64,
-    /// Whether there are more than one call takes.
+    /// Whether there are more than one call takes, or some that another request is sending.
     pub(crate) more: bool,
 }
 

@@ -165,6 +165,7 @@ mod tests {
             ("delete: The number of keys … inclusive. (10027)\n", R2Error::Other(10027)),
             ("Network connection lost.", R2Error::Other(0)),
             ("(99999999999)", R2Error::Other(0)),
+            ("delete: locked (+10069)", R2Error::Other(0)),
             ("", R2Error::Other(0)),
         ] {
             assert_eq!(R2Error::from_message(message), error, "{message}");

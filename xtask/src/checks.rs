@@ -20,11 +20,12 @@ type Check<On> = (&'static str, fn(&On) -> Result<()>);
 const AT_ONCE: [Check<Project>; 2] =
     [("format", format), ("protocol depends on no platform", protocol_is_pure)];
 
-const WITH_TOOLS: [Check<Toolbox>; 12] = [
+const WITH_TOOLS: [Check<Toolbox>; 13] = [
     ("clippy", clippy),
     ("clippy for wasm32", clippy_wasm),
     ("unit and property tests", unit_tests),
     ("a million schedules, and what comes with dependencies", prove::rest),
+    ("a guess of a token takes as long however much of it is right", constant_time),
     ("both Workers build, within their size", |toolbox| workers::build(toolbox, &Worker::ALL)),
     ("both Workers could be deployed", dry_deploys),
     ("the pair on the runtime", end_to_end),
@@ -104,6 +105,11 @@ fn clippy_wasm(toolbox: &Toolbox) -> Result<()> {
 
 fn unit_tests(toolbox: &Toolbox) -> Result<()> {
     run::shown(toolbox.project.cargo().args(["test", "--quiet"]))
+}
+
+/// In the toolchain that builds the Workers, since it builds a part of one.
+fn constant_time(toolbox: &Toolbox) -> Result<()> {
+    run::shown(toolbox.wasm_command("cargo").args(["test", "--quiet", "--package", "constant-time"]))
 }
 
 fn dry_deploys(toolbox: &Toolbox) -> Result<()> {

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use base64ct::{Base64, Encoding as _};
 use hmac::{Hmac, KeyInit as _};
@@ -76,8 +77,14 @@ fn check_url(url: &str) -> Result<(), &'static str> {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
+    // What ends in a number is an address, or none: `0x7f.1` is one to a browser, and `example.999` no URL.
+    let is_named = |host: &str| {
+        let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        !last.starts_with(|first: char| first.is_ascii_digit()) || host.parse::<Ipv4Addr>().is_ok()
+    };
     let is_name = |host: &str| {
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
+        !host.is_empty() && host.bytes().all(is_plain) && is_named(host)
     };
     let is_host = is_name(host) || LOOPBACK.contains(&host);
     if !is_host || port.is_some_and(|port| port.parse::<u16>().is_err()) {
@@ -119,6 +126,7 @@ mod tests {
         for url in [
             URL,
             "https://example.com",
+            "https://192.0.2.7/r2",
             "https://hooks.example.com:8443/a/b?tenant=42&x=%20",
             "http://localhost:8080/r2",
             "http://127.0.0.1/r2",
@@ -140,6 +148,9 @@ mod tests {
             ("https:///r2", "HOST"),
             ("https://example.com:99999/", "HOST"),
             ("https://[::2]/", "HOST"),
+            ("https://example.999/", "HOST"),
+            ("https://0x7f.1/", "HOST"),
+            ("https://192.0.2.7./", "HOST"),
             ("example.com/r2", "HOST"),
             ("https:/example.com", "HOST"),
         ] {

@@ -28,7 +28,7 @@ use crate::notice::{DueNotice, EARLY_MS, NoticeOutcome, NoticeReply};
 use crate::outbox::OutboxPiece;
 use crate::part::{Hold, NewPart, PartRecord, PartRef, Sealing};
 use crate::record::{RecordBatch, RecordReply};
-use crate::redrive::{FailureFilter, NewRedrive, RedrivableDeletion};
+use crate::redrive::{BegunRedrive, FailureFilter, NewRedrive, RedrivableDeletion};
 use crate::skip::SkipRecord;
 use crate::sql_ledger::{ConsumerLedger, ProducerLedger, UpkeepLedger};
 use crate::stats::{LedgerStats, NoticeStats, UnfinishedDeletion};
@@ -172,7 +172,8 @@ impl Tables {
             && deletion.finished_at.is_some()
             && taken.len() == part.keys()
         {
-            deletion.parts.entry((*generation, 0)).or_insert_with(|| Part::new(part, None));
+            let part = Part { filter: *filter, ..Part::new(part, None) };
+            deletion.parts.entry((*generation, 0)).or_insert(part);
         }
         if !deletion.part_by(*generation, upload) {
             return false;
@@ -658,13 +659,22 @@ impl ProducerLedger for MemoryLedger {
         limit: usize,
     ) -> Result<Vec<RedrivableDeletion>, LedgerError> {
         let tables = self.tables.borrow();
-        let over = tables.deletions.iter().filter(|(_, deletion)| deletion.finished_at.is_some());
-        let counted = over.map(|(id, deletion)| {
+        let found = tables.deletions.iter().filter_map(|(id, deletion)| {
+            if deletion.finished_at.is_none() {
+                let generation = deletion.generation;
+                let part = deletion
+                    .parts
+                    .get(&(generation, 0))
+                    .filter(|_| generation > 0 && deletion.cancelled_at.is_none())?;
+                let is_begun = part.enqueued_at.is_none() && filter.includes(&part.filter);
+                let begun = Some(BegunRedrive { generation, sending_until: part.sending_until });
+                return is_begun.then(|| RedrivableDeletion { id: id.clone(), failures: part.keys, begun });
+            }
             let is_one = |failure: &&Failure| !failure.code.is_of_a_prefix() && filter.lets_through(failure);
             let failures = deletion.failures.values().filter(is_one).count() as u64;
-            RedrivableDeletion { id: id.clone(), failures }
+            (failures > 0).then(|| RedrivableDeletion { id: id.clone(), failures, begun: None })
         });
-        Ok(counted.filter(|found| found.failures > 0).take(limit).collect())
+        Ok(found.take(limit).collect())
     }
 
     async fn list_skips(

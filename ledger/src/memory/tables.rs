@@ -79,6 +79,8 @@ pub(super) struct Part {
     pub(super) keys: u64,
     pub(super) duplicates_removed: u64,
     pub(super) fingerprint: Option<String>,
+    /// Of a redrive.
+    pub(super) filter: FailureFilter,
     pub(super) upload: String,
     pub(super) sending_until: Timestamp,
     pub(super) enqueued_at: Option<Timestamp>,
@@ -134,6 +136,14 @@ impl FailureFilter {
         self.code.is_none_or(|code| code == failure.code)
             && self.failed_before.is_none_or(|before| failure.failed_at < before)
     }
+
+    /// Whether it lets through whatever the other one does.
+    pub(super) fn includes(&self, other: &Self) -> bool {
+        self.code.is_none_or(|code| other.code == Some(code))
+            && self
+                .failed_before
+                .is_none_or(|before| other.failed_before.is_some_and(|other| other <= before))
+    }
 }
 
 impl Part {
@@ -143,6 +153,7 @@ impl Part {
             keys: part.keys() as u64,
             duplicates_removed: part.duplicates_removed as u64,
             fingerprint: fingerprint.map(str::to_owned),
+            filter: FailureFilter::default(),
             upload: part.upload.as_str().to_owned(),
             sending_until: part.sending_until,
             enqueued_at: None,

@@ -113,14 +113,23 @@ fn a_redrive_during_delivery_loses_nothing() -> Result<()> {
     assert_succeeded(&pair, &id)
 }
 
-/// The runtime is killed at each step of a redrive; the same call again, or upkeep, carries it through.
+/// Who carries a redrive through that another has begun.
+#[derive(Clone, Copy, Debug)]
+enum Finisher {
+    SameCall,
+    RedriveOfAll,
+    Upkeep,
+}
+
+/// The runtime is killed at each step of a redrive; the same call again, one about all deletions, or upkeep carries it through.
 #[test]
 fn a_redrive_that_dies_anywhere_is_finished_by_the_next() -> Result<()> {
-    for (statement, when, by_upkeep) in [
-        ("INSERT INTO outbox", When::After, false),
-        ("INSERT INTO parts", When::Before, false),
-        ("INSERT INTO parts", When::After, false),
-        ("UPDATE parts SET enqueued_at", When::Before, true),
+    for (statement, when, finisher) in [
+        ("INSERT INTO outbox", When::After, Finisher::SameCall),
+        ("INSERT INTO parts", When::Before, Finisher::SameCall),
+        ("INSERT INTO parts", When::After, Finisher::SameCall),
+        ("INSERT INTO parts", When::After, Finisher::RedriveOfAll),
+        ("UPDATE parts SET enqueued_at", When::Before, Finisher::Upkeep),
     ] {
         let (mut pair, id) = failed(10)?;
         pair.bucket.unlock();
@@ -131,10 +140,16 @@ fn a_redrive_that_dies_anywhere_is_finished_by_the_next() -> Result<()> {
         assert!(matches!(answer, (true, None)), "{answer:?}");
         // As it is when the dead one's hold has ended.
         pair.database.execute("UPDATE parts SET sending_until = 0", [])?;
-        if by_upkeep {
-            pair.dispatcher()?.cron()?;
-        } else {
-            assert!([200, 202].contains(&redrive(&pair, &id)?.status), "{statement} {when:?}");
+        match finisher {
+            Finisher::SameCall => {
+                assert!([200, 202].contains(&redrive(&pair, &id)?.status), "{statement} {when:?}");
+            }
+            Finisher::RedriveOfAll => {
+                let answer = pair.call("POST", "/v1/redrives", None)?;
+                let keys = answer.body.get("keys");
+                assert_eq!((answer.status, keys), (202, Some(&json!(10))), "{statement} {when:?}");
+            }
+            Finisher::Upkeep => pair.dispatcher()?.cron()?,
         }
         pair.settle()?;
         // What the dead one wrote for nothing is upkeep's, a day later; here only what belongs to the deletion is looked at.

@@ -13,7 +13,7 @@ pub(crate) enum Json {
     /// A whole number of 0 or more, written without a point and an exponent.
     Whole(f64),
     /// Any other.
-    Number,
+    Number(f64),
     Text(String),
     List(Vec<Self>),
     Object(Vec<(String, Self)>),
@@ -43,6 +43,15 @@ impl Json {
 
     pub(crate) fn list(&self) -> Option<&[Self]> {
         if let Self::List(list) = self { Some(list) } else { None }
+    }
+
+    /// A whole number of 0 or more, however it is written.
+    pub(crate) fn count(&self) -> Option<f64> {
+        match self {
+            Self::Whole(number) => Some(*number),
+            Self::Number(number) => Some(*number).filter(|number| *number >= 0.0 && number.fract() == 0.0),
+            _ => None,
+        }
     }
 
     /// A whole number of 0 or more, written as one.
@@ -79,12 +88,13 @@ impl<'de> Visitor<'de> for Reader {
         Ok(Json::Whole(value as f64))
     }
 
-    fn visit_i64<E>(self, _value: i64) -> Result<Json, E> {
-        Ok(Json::Number)
+    #[expect(clippy::cast_precision_loss, reason = "only about how large it is")]
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Number(value as f64))
     }
 
-    fn visit_f64<E>(self, _value: f64) -> Result<Json, E> {
-        Ok(Json::Number)
+    fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+        Ok(Json::Number(value))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Json, E> {

@@ -6,17 +6,21 @@
 //!
 //! # In scope
 //!
-//! Bodies and targets of requests, tokens, page tokens, keys against scopes, the Queue's messages, settings, packing,
-//! waits.
+//! Bodies, targets and headers of requests, tokens, page tokens, keys against scopes, the Queue's messages and what the
+//! consumer does with them, the texts of the platform's errors, settings, packing, waits.
 //!
 //! # Out of scope
 //!
 //! What the platform reads before we do: HTTP itself. What `shell.rs` hands over, on wasm32.
 
+mod bucket;
+mod calls;
 mod corpus;
+mod deliveries;
 mod json;
 mod service;
 mod targets;
+mod texts;
 
 pub use corpus::{escape, read as read_corpus, unescape, write as write_corpus};
 
@@ -41,11 +45,27 @@ pub enum Target {
     Delays,
     /// The settings of a deployment.
     Settings,
+    /// A part: its number, its query, its body.
+    Part,
+    /// A body of a seal.
+    Seal,
+    /// A body of `POST /v1/redrives`, and of a deletion's redrive.
+    Redrives,
+    /// A body of `POST /`, which waits.
+    Wait,
+    /// The headers of a `POST`, and `Accept`.
+    Headers,
+    /// A batch of messages for the consumer.
+    Delivery,
+    /// The text of an error of R2's or of the Queue's.
+    Errors,
+    /// Where notices go, and how they are signed.
+    Notices,
 }
 
 impl Target {
     /// Every target there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 17] = [
         Self::Body,
         Self::Lines,
         Self::Message,
@@ -55,6 +75,14 @@ impl Target {
         Self::Chunks,
         Self::Delays,
         Self::Settings,
+        Self::Part,
+        Self::Seal,
+        Self::Redrives,
+        Self::Wait,
+        Self::Headers,
+        Self::Delivery,
+        Self::Errors,
+        Self::Notices,
     ];
 
     /// Its name, on the command line and of its corpus.
@@ -69,6 +97,14 @@ impl Target {
             Self::Chunks => "chunks",
             Self::Delays => "delays",
             Self::Settings => "settings",
+            Self::Part => "part",
+            Self::Seal => "seal",
+            Self::Redrives => "redrives",
+            Self::Wait => "wait",
+            Self::Headers => "headers",
+            Self::Delivery => "delivery",
+            Self::Errors => "errors",
+            Self::Notices => "notices",
         }
     }
 
@@ -80,7 +116,7 @@ impl Target {
     /// Most bytes that are tried.
     pub fn bytes_max(self) -> usize {
         match self {
-            Self::Chunks => 3_000,
+            Self::Chunks => 30,
             Self::Delays => 12,
             Self::Authorization => 200,
             _ => 1_500,
@@ -103,6 +139,14 @@ impl Target {
             Self::Chunks => targets::chunks(input),
             Self::Delays => targets::delays(input),
             Self::Settings => targets::settings(input),
+            Self::Part => calls::part(input),
+            Self::Seal => calls::seal(input),
+            Self::Redrives => calls::redrives(input),
+            Self::Wait => calls::wait(input),
+            Self::Headers => calls::headers(input),
+            Self::Delivery => deliveries::delivery(input),
+            Self::Errors => texts::errors(input),
+            Self::Notices => texts::notices(input),
         }
     }
 }

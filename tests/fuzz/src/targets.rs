@@ -15,27 +15,37 @@ use protocol::{
 use serde_json::Value;
 
 use crate::json::Json;
-use crate::service::{Answer, OTHER_TOKEN, Service, TOKEN, request};
+use crate::service::{Answer, OTHER_TOKEN, PREFIX, PROTECTED, Service, TOKEN, post, request};
 
-/// What tenant A may delete in most targets, and what nobody may.
-const PREFIX: &str = "a/";
-const PROTECTED: &str = "a/keep/";
-
-/// After so many requests a ledger makes room for a new one.
+/// After so many requests a ledger is emptied.
 const REQUESTS_PER_LEDGER: usize = 200;
 
 thread_local! {
+    // One for all targets of a thread: to make a ledger, with every statement prepared anew, takes longer than most inputs.
     static SERVICE: RefCell<Option<(Service, usize)>> = const { RefCell::new(None) };
 }
 
-/// Has a producer used whose ledger has little in it: two deletions of tenant B, and those of tenant A of late.
-fn with_service<T>(use_it: impl FnOnce(&Service) -> T) -> Option<T> {
+/// Has a service used whose ledger has little in it: two deletions of tenant B, and those of tenant A of late.
+pub(crate) fn with_service<T>(use_it: impl FnOnce(&Service) -> T) -> Option<T> {
+    with_ledger(REQUESTS_PER_LEDGER, use_it)
+}
+
+/// As [`with_service`], without those of tenant A.
+pub(crate) fn with_new_service<T>(use_it: impl FnOnce(&Service) -> T) -> Option<T> {
+    with_ledger(0, use_it)
+}
+
+fn with_ledger<T>(requests_max: usize, use_it: impl FnOnce(&Service) -> T) -> Option<T> {
     SERVICE.with_borrow_mut(|slot| {
-        let used = slot.take().filter(|(_, requests)| *requests < REQUESTS_PER_LEDGER);
-        let (service, requests) = match used {
+        let (service, mut requests) = match slot.take() {
             Some(used) => used,
-            None => (Service::new(PREFIX, PROTECTED).inspect(fill)?, 0),
+            None => (Service::new()?, usize::MAX),
         };
+        if requests >= requests_max {
+            service.clear()?;
+            fill(&service);
+            requests = 0;
+        }
         let found = use_it(&service);
         *slot = Some((service, requests + 1));
         Some(found)
@@ -46,19 +56,14 @@ fn with_service<T>(use_it: impl FnOnce(&Service) -> T) -> Option<T> {
 fn fill(service: &Service) {
     for key in ["secret-of-b-1", "secret-of-b-2"] {
         let body = format!(r#"{{"objectKeys":["{key}"],"labels":{{"of":"secret-of-b"}}}}"#);
-        let request = Request {
-            method: "POST".to_owned(),
-            target: "/v1/deletions".to_owned(),
-            content_type: Some("application/json".to_owned()),
-            authorization: Some(format!("Bearer {OTHER_TOKEN}")),
-            ..request(body.as_bytes())
-        };
+        let request = post("/v1/deletions", "application/json", body.as_bytes());
+        let request = Request { authorization: Some(format!("Bearer {OTHER_TOKEN}")), ..request };
         assert_eq!(service.ask(request).status, 202);
     }
 }
 
 /// What a refusal may be; anything else is a fault of ours.
-fn assert_refused(answer: &Answer, why: &str) {
+pub(crate) fn assert_refused(answer: &Answer, why: &str) {
     assert!(
         matches!(answer.status, 400 | 401 | 403 | 404 | 405 | 406 | 409 | 413 | 415 | 422),
         "{}: {why}",
@@ -66,15 +71,15 @@ fn assert_refused(answer: &Answer, why: &str) {
     );
 }
 
-fn is_key(text: &str) -> bool {
+pub(crate) fn is_key(text: &str) -> bool {
     (1..=KEY_BYTES_MAX).contains(&text.len())
 }
 
-fn is_allowed(key: &str) -> bool {
+pub(crate) fn is_allowed(key: &str) -> bool {
     key.as_bytes().starts_with(PREFIX.as_bytes()) && !key.as_bytes().starts_with(PROTECTED.as_bytes())
 }
 
-fn without_duplicates(keys: Vec<String>) -> Vec<String> {
+pub(crate) fn without_duplicates(keys: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     keys.into_iter().filter(|key| seen.insert(key.clone())).collect()
 }
@@ -217,7 +222,7 @@ pub(crate) fn message(input: &[u8]) {
 }
 
 /// Whether these are the members of a chunk's message, each of its type and within its limits.
-fn is_a_chunk(members: &[(String, Json)]) -> bool {
+pub(crate) fn is_a_chunk(members: &[(String, Json)]) -> bool {
     let small = |name| {
         let number = Json::member(members, name).and_then(Json::whole);
         number.filter(|&number| number <= f64::from(u32::MAX))
@@ -313,38 +318,73 @@ pub(crate) fn scope(input: &[u8]) {
     if prefix.is_empty() || protected.is_empty() {
         return;
     }
-    let Some(service) = Service::new(prefix, protected) else { return };
-    let body = serde_json::json!({ "objectKeys": [key] }).to_string();
-    let answer = service.post("application/json", "", body.as_bytes());
-    let begins = |with: &str| key.as_bytes().starts_with(with.as_bytes());
-    let expected = is_key(key) && begins(prefix) && !begins(protected);
-    assert_eq!(answer.status == 202, expected, "{}", answer.text);
-    if !expected {
-        assert_refused(&answer, "a key");
-    }
-    // A sweep is refused as soon as one such key could be in it.
-    let body = serde_json::json!({ "prefixes": [key], "dry_run": true }).to_string();
-    let answer = service.post("application/json", "", body.as_bytes());
-    let overlaps = begins(protected) || protected.as_bytes().starts_with(key.as_bytes());
-    assert!(answer.status != 202 || begins(prefix) && !overlaps, "a sweep of more than is allowed");
+    let check = |ask: &dyn Fn(&[u8]) -> Answer| {
+        let answer = ask(serde_json::json!({ "objectKeys": [key] }).to_string().as_bytes());
+        let begins = |with: &str| key.as_bytes().starts_with(with.as_bytes());
+        let expected = is_key(key) && begins(prefix) && !begins(protected);
+        assert_eq!(answer.status == 202, expected, "{}", answer.text);
+        if !expected {
+            assert_refused(&answer, "a key");
+        }
+        // A sweep is refused as soon as one such key could be in it.
+        let answer = ask(serde_json::json!({ "prefixes": [key], "dry_run": true }).to_string().as_bytes());
+        let overlaps = begins(protected) || protected.as_bytes().starts_with(key.as_bytes());
+        assert!(answer.status != 202 || begins(prefix) && !overlaps, "a sweep of more than is allowed");
+    };
+    with_service(|service| service.with_scope(prefix, protected, check));
+}
+
+/// Most keys that are packed, and most bytes of them: more than one message of either, and quick all the same.
+const PACKED_KEYS_MAX: usize = 1_100;
+const PACKED_BYTES_MAX: usize = 150_000;
+
+/// Most bytes that are grouped into sends: several.
+const GROUPED_BYTES_MAX: usize = 600_000;
+
+/// Mostly few, so that most inputs are quick, and up to all of `max`.
+fn few(byte: u8, max: usize) -> usize {
+    if byte < 192 { usize::from(byte) / 8 } else { max - usize::from(u8::MAX - byte) * max / 64 }
 }
 
 /// Keys of these lengths and letters, packed: each is there once and in order, and every send is within the limits.
 pub(crate) fn chunks(input: &[u8]) {
-    // Two bytes say how long a key is, and of what: what JSON makes one byte of, two or six.
-    let keys: Vec<String> = input
-        .chunks_exact(2)
-        .take(3_000)
-        .enumerate()
-        .map(|(n, pair)| {
-            let [long, kind] = pair else { return String::new() };
-            let letter = ["k", "\u{1}", "\"", "é", "😀"].get(usize::from(kind % 5)).copied().unwrap_or("k");
-            let bytes = usize::from(*long) * 4 + usize::from(kind / 5);
-            let number = format!("{n}");
-            let rest = bytes.min(KEY_BYTES_MAX).saturating_sub(number.len()) / letter.len();
-            format!("{number}{}", letter.repeat(rest))
-        })
-        .collect();
+    // Three bytes say how many, how long each is, and of what: what JSON makes one byte of, two or six.
+    let runs = input
+        .chunks_exact(3)
+        .filter_map(|run| if let [many, long, kind] = run { Some((*many, *long, *kind)) } else { None });
+    let (mut keys, mut bytes) = (Vec::new(), 0);
+    for (many, long, kind) in runs.clone() {
+        let letter = ["k", "\u{1}", "\"", "é", "😀"].get(usize::from(kind % 5)).copied().unwrap_or("k");
+        let long = few(long, KEY_BYTES_MAX) + usize::from(kind / 5);
+        for _ in 0..=few(many, PACKED_KEYS_MAX) {
+            let number = keys.len().to_string();
+            let rest = long.min(KEY_BYTES_MAX).saturating_sub(number.len()) / letter.len();
+            let key = format!("{number}{}", letter.repeat(rest));
+            bytes += key.len();
+            if bytes > PACKED_BYTES_MAX || keys.len() == PACKED_KEYS_MAX {
+                break;
+            }
+            keys.push(key);
+        }
+    }
+    packed(&keys);
+
+    let (mut bodies, mut bytes) = (Vec::new(), 0);
+    for (many, long, _) in runs {
+        let long = 1 + few(long, MESSAGE_BYTES_MAX - MESSAGE_METADATA_BYTES - 1);
+        for _ in 0..=few(many, SEND_MESSAGES_MAX * 2) {
+            bytes += long;
+            if bytes > GROUPED_BYTES_MAX {
+                break;
+            }
+            bodies.push("x".repeat(long));
+        }
+    }
+    grouped(&bodies);
+}
+
+/// Packs keys, and groups the messages.
+fn packed(keys: &[String]) {
     let parsed: Vec<ObjectKey<'_>> =
         keys.iter().filter_map(|key| ObjectKey::parse(key.as_str()).ok()).collect();
     assert_eq!(parsed.len(), keys.len());
@@ -362,8 +402,12 @@ pub(crate) fn chunks(input: &[u8]) {
         unpacked.extend(read.keys.iter().map(|key| key.as_str().to_owned()));
     }
     assert_eq!(unpacked, keys);
-    let bodies: Vec<String> = packed.into_iter().map(|message| message.body).collect();
-    let sends = group_into_sends(bodies.clone());
+    grouped(&packed.into_iter().map(|message| message.body).collect::<Vec<_>>());
+}
+
+/// Groups messages into sends: all of them, in order, and none more than a send takes.
+fn grouped(bodies: &[String]) {
+    let sends = group_into_sends(bodies.to_vec());
     for send in &sends {
         let bytes: usize = send.iter().map(|body| body.len() + MESSAGE_METADATA_BYTES).sum();
         assert!((1..=SEND_MESSAGES_MAX).contains(&send.len()) && bytes <= SEND_BYTES_MAX);
@@ -423,6 +467,6 @@ pub(crate) fn settings(input: &[u8]) {
 }
 
 #[expect(clippy::panic, reason = "how a target fails")]
-fn panic_with(what: &str) -> ! {
+pub(crate) fn panic_with(what: &str) -> ! {
     panic!("{what}")
 }

@@ -367,12 +367,11 @@ pub(crate) async fn redrive_all(world: Rc<World>, at: u64) {
             progress.cancelled_at = None;
         }
     }
-    // What one request has begun and not sent, the next does not see: it is upkeep's.
-    let mut is_unsure = false;
-    for _ in 0..4 {
+    // What one request has begun and not sent, the next sends, as soon as the one cannot be at it any longer.
+    let mut is_unsure = true;
+    for _ in 0..8 {
         let answer = ask(&world, Token::Whole, ("POST", "/v1/redrives"), Sent::Json(&json!({})), None).await;
         if is_worth_another(&answer) {
-            is_unsure = true;
             pause(&world).await;
             continue;
         }
@@ -380,6 +379,11 @@ pub(crate) async fn redrive_all(world: Rc<World>, at: u64) {
             Some((202, view)) => {
                 let keys = view.get("keys").and_then(Value::as_u64).unwrap_or_default();
                 world.sim.count_many(Count::RedrivesOfAll, u64::from(keys > 0));
+                is_unsure = view.get("more") != Some(&Value::Bool(false));
+                if is_unsure {
+                    pause(&world).await;
+                    continue;
+                }
             }
             answer => world.sim.violate(|| format!("a redrive of all is answered with {answer:?}")),
         }

@@ -367,7 +367,7 @@ class Redrives:
     redrives: tuple[Redrive, ...]
     keys: int
     more: bool
-    """There are more than one call takes: call again."""
+    """There are more than one call takes, or some that another is sending: call again."""
     raw: Json = field(repr=False, compare=False)
 
     @classmethod

@@ -197,6 +197,69 @@ fn a_redrive_over_a_filter_says_first_what_it_would_send() {
     assert_eq!(world.deletion(&ids[1])["state"], "succeeded");
 }
 
+/// Refused midway, the same call again sends what the first has begun, and says so.
+#[test]
+fn a_redrive_over_a_filter_goes_on_where_it_was_refused() {
+    let mut world = World::new();
+    let ids = [world.half_failed(10), world.half_failed(6), world.half_failed(4)];
+    let ask = json!({"code": "object_locked", "failed_before": "2030-01-01T00:00:00Z"});
+    let planned = |world: &World, ask: &Value| {
+        let mut ask = ask.clone();
+        ask["dry_run"] = json!(true);
+        world.redrives(&ask).body["redrives"].clone()
+    };
+    let sent = |at: usize, keys: u64| json!({"deletion": ids[at], "keys": keys});
+    assert_eq!(planned(&world, &ask), json!([sent(0, 4), sent(1, 2), sent(2, 1)]));
+
+    // The second of three is begun and not sent.
+    world.queue.fails = Some((15000, world.queue.sends.get() + 1));
+    let refused = world.redrives(&ask);
+    assert_eq!((refused.status, &refused.body["retryable"]), (503, &json!(true)));
+    world.queue.fails = None;
+    assert_eq!(world.queued().len(), 4);
+    assert_eq!(planned(&world, &ask), json!([sent(1, 2), sent(2, 1)]));
+    // What was begun is of this code, and of failures before that time: of others nothing was.
+    for (other, keys) in [
+        (json!({}), json!([sent(1, 2), sent(2, 2)])),
+        (json!({"code": "attempts_exhausted"}), json!([sent(2, 1)])),
+        (json!({"code": "object_locked", "failed_before": "2029-12-31T00:00:00Z"}), json!([sent(2, 1)])),
+    ] {
+        assert_eq!(planned(&world, &other), keys, "{other}");
+    }
+
+    let again = world.redrives(&ask);
+    let redrives = json!([sent(1, 2), sent(2, 1)]);
+    let expected = json!({"dry_run": false, "redrives": redrives, "keys": 3, "more": false});
+    assert_eq!((again.status, again.body), (202, expected));
+    assert_eq!(world.queued().len(), 7, "each once");
+    assert_eq!(world.redrives(&ask).body["keys"], 0);
+    consume(&world, |_| None);
+    assert_eq!(world.redrives(&json!({})).body["keys"], 3, "those that had failed in another way");
+    consume(&world, |_| None);
+    assert!(ids.iter().all(|id| world.deletion(id)["state"] == "succeeded"));
+}
+
+#[test]
+fn what_another_request_is_sending_of_a_redrive_is_left_to_it_and_to_be_asked_for_again() {
+    let mut world = World::new();
+    let id = world.half_failed(10);
+    world.queue.fails = Some((15000, world.queue.sends.get()));
+    assert_eq!(world.redrives(&json!({})).status, 503);
+    world.queue.fails = None;
+    // As it stands while a request is at work, or after one has died.
+    let part = PartRef { deletion: id.parse().unwrap(), generation: 1, part: 0 };
+    let until = world.host.now().plus_millis(120_000);
+    block_on(world.ledger.hold_sending(&part, world.host.now(), until)).unwrap();
+    for body in [json!({"dry_run": true}), json!({})] {
+        let busy = world.redrives(&body).body;
+        assert_eq!((&busy["redrives"], &busy["more"]), (&json!([]), &json!(true)), "{body}");
+    }
+    assert!(world.queued().is_empty());
+    world.host.now.set(120_000);
+    let sent = world.redrives(&json!({})).body;
+    assert_eq!((&sent["keys"], &sent["more"], world.queued().len()), (&json!(5), &json!(false), 5));
+}
+
 #[test]
 fn a_filter_that_is_wrong_sends_nothing() {
     let world = World::new();
