@@ -87,7 +87,9 @@ fn check_url(url: &str) -> Result<(), &'static str> {
         !host.is_empty() && host.bytes().all(is_plain) && is_named(host)
     };
     let is_host = is_name(host) || LOOPBACK.contains(&host);
-    if !is_host || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+    // `+80` is a number to Rust.
+    let is_port = |port: &str| !port.starts_with('+') && port.parse::<u16>().is_ok();
+    if !is_host || !port.is_none_or(is_port) {
         return Err("expected https://HOST/PATH");
     }
     match scheme {
@@ -148,6 +150,7 @@ mod tests {
             ("https:///r2", "HOST"),
             ("https://example.com:99999/", "HOST"),
             ("https://[::2]/", "HOST"),
+            ("https://example.com:+80/", "HOST"),
             ("https://example.999/", "HOST"),
             ("https://0x7f.1/", "HOST"),
             ("https://192.0.2.7./", "HOST"),
