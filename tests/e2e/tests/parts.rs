@@ -117,9 +117,7 @@ fn what_is_uploaded_before_its_part_is_put_is_deleted_and_what_comes_after_is_ke
         let json = [("content-type", "application/json")];
         let begun: Deletion = pair.api().send("POST", "/v1/deletions", &json, &body)?.expect(202)?;
         let names: Vec<String> = keys(0).take(20).collect();
-        std::thread::sleep(Duration::from_millis(20));
         pair.gateway().put(&names, 1)?;
-        std::thread::sleep(Duration::from_millis(20));
         put(&pair, &begun.id, 1, names.iter().cloned())?;
         if delay_seconds > 0 {
             pair.gateway().put(&names[..1], 2)?;
