@@ -169,7 +169,7 @@ fn memory(arena: &Arena, sizes: &[usize; 2]) -> Result<Vec<Comparison>> {
     }
     let comparisons = names.iter().zip(found).map(|(name, found)| {
         let rows = sizes.iter().zip(found).rev().map(|(&count, found)| Row::new(keys_of(count), [found]));
-        let case = format!("memory of {name}");
+        let case = format!("memory of {name}, fence always");
         let comparison = Comparison::of_memory("scale", case, rows.collect());
         comparison.promising([Target::value(MEMORY_MAX)])
     });
