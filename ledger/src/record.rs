@@ -235,8 +235,9 @@ RETURNING deletion, generation, chunk";
 /// That the keys that a deletion was asked for are all there and all decided. What its sweeps find is not among them.
 ///
 /// The sum reads a row for each chunk, of which a deletion can have 100,000, and every batch asks. So the last chunk of each
-/// part is asked about first, from the last part on: messages are delivered more or less in order, so that until shortly before
-/// the end this is a row or two. Were they in any order, it would be a few parts. (No NOT EXISTS, for that has no order.)
+/// part is asked about first, from the last part on: parts come more or less in order, so that until the last of them is at
+/// work this is a row or two. Were they in any order, it would be a few parts. Within one part it decides little: the end
+/// of a part is sent first. (No NOT EXISTS, for that has no order.)
 macro_rules! keys_are_decided {
     ($deletion:literal) => {
         concat!(

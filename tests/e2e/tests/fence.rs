@@ -105,7 +105,7 @@ fn a_page_of_a_listing_looks_at_a_thousand_keys() -> Result<()> {
     let others: Vec<String> = (0..100).map(|n| format!("proj_42/a{n:04}0.jpg")).collect();
     pair.gateway().put(&keys, 1)?;
     pair.gateway().put(&others, 1)?;
-    let id = post(&pair, &json!({"objectKeys": keys, "delay_seconds": 3}))?;
+    let id = post(&pair, &json!({"objectKeys": keys, "delay_seconds": 5}))?;
     let again = [&keys[0], &keys[777]].map(Clone::clone);
     pair.gateway().put(&again, 2)?;
 
