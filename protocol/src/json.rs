@@ -1,26 +1,26 @@
 //! JSON strings of keys, written without looking at what needs no escape byte by byte: nearly no key does.
 
-use scan::is_plain;
+use scan::Plain;
 
 use crate::ObjectKey;
 
 /// The text in a JSON string that has it as it is; `None` for any other JSON, right or wrong.
 pub fn plain_text(json: &str) -> Option<&str> {
-    json.strip_prefix('"')?.strip_suffix('"').filter(|text| is_plain(text))
+    json.strip_prefix('"')?.strip_suffix('"').and_then(Plain::of).map(Plain::as_str)
 }
 
 /// A key as a JSON string, as serde writes it.
 pub(crate) enum KeyJson<'a> {
     /// Between quotes as it is.
-    Plain(&'a str),
+    Plain(Plain<'a>),
     /// The whole string.
     Escaped(String),
 }
 
 impl<'a> KeyJson<'a> {
     pub(crate) fn of(key: &'a ObjectKey<'_>) -> Self {
-        if is_plain(key.as_str()) {
-            return Self::Plain(key.as_str());
+        if let Some(plain) = Plain::of(key.as_str()) {
+            return Self::Plain(plain);
         }
         // A text always serializes; the fallback cannot be reached, and would only make JSON that is refused.
         Self::Escaped(serde_json::to_string(key).unwrap_or_default())
@@ -29,18 +29,14 @@ impl<'a> KeyJson<'a> {
     /// How many bytes it has.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Plain(text) => text.len() + 2,
+            Self::Plain(text) => text.as_str().len() + 2,
             Self::Escaped(json) => json.len(),
         }
     }
 
     pub(crate) fn append_to(&self, json: &mut String) {
         match self {
-            Self::Plain(text) => {
-                json.push('"');
-                json.push_str(text);
-                json.push('"');
-            }
+            Self::Plain(text) => text.append_to(json),
             Self::Escaped(escaped) => json.push_str(escaped),
         }
     }
@@ -69,8 +65,8 @@ mod tests {
         #[test]
         fn a_text_is_plain_just_when_serde_writes_it_as_it_is(text in "([a-z/]{0,9}|[\\x00-\\x30\\x5b-\\x5d\\x7f]|\\PC){0,9}") {
             let json = serde_json::to_string(&text).unwrap();
-            prop_assert_eq!(is_plain(&text), json == format!("\"{text}\""));
-            prop_assert_eq!(plain_text(&json), is_plain(&text).then_some(text.as_str()));
+            prop_assert_eq!(Plain::of(&text).is_some(), json == format!("\"{text}\""));
+            prop_assert_eq!(plain_text(&json), Plain::of(&text).is_some().then_some(text.as_str()));
         }
 
         #[test]

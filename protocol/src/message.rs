@@ -158,7 +158,7 @@ impl<'a> Wire<'a> {
         }
         let mut keys = Vec::with_capacity(count);
         for key in first {
-            keys.push(ObjectKey::parse(key).ok()?);
+            keys.push(ObjectKey::parse(key.as_str()).ok()?);
         }
         // Within a string this would be no JSON, and elsewhere than in the one object no member that a message has.
         let without_keys = [head, MESSAGE_TAIL].concat();

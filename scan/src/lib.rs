@@ -4,7 +4,11 @@
 //! else is for size (`Cargo.toml`). Nothing here has an opinion on JSON beyond that: what is not found to be plain, right or wrong,
 //! is for serde to read.
 
+mod key_set;
+
 use std::fmt;
+
+pub use key_set::KeySet;
 
 /// How many bytes are looked at together: a vector, where the machine has them.
 const LANES: usize = 16;
@@ -15,10 +19,13 @@ const BLOCK: usize = 64;
 /// Which of some bytes JSON must write as an escape, the first in the lowest bit: quotes, backslashes and control characters.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 #[inline]
-fn escaped(chunk: &[u8; LANES]) -> u16 {
+fn escaped(at: &[u8; LANES]) -> u16 {
     use core::arch::wasm32::{i8x16_bitmask, u8x16, u8x16_eq, u8x16_lt, u8x16_splat, v128_or};
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *chunk;
-    let bytes = u8x16(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p);
+    // One load, as the compiler sees.
+    let bytes = u8x16(
+        at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9], at[10], at[11], at[12], at[13],
+        at[14], at[15],
+    );
     let control = u8x16_lt(bytes, u8x16_splat(0x20));
     let quote = u8x16_eq(bytes, u8x16_splat(b'"'));
     let backslash = u8x16_eq(bytes, u8x16_splat(b'\\'));
@@ -43,31 +50,49 @@ fn escaped_in(block: &[u8; BLOCK]) -> u64 {
     chunks.iter().rev().fold(0, |bits, chunk| bits << LANES | u64::from(escaped(chunk)))
 }
 
-/// How many bytes there are before the first that is a quote, a backslash or a control character.
-#[inline]
-fn plain_bytes(bytes: &[u8]) -> usize {
-    let (chunks, rest) = bytes.as_chunks::<LANES>();
-    for (number, chunk) in chunks.iter().enumerate() {
-        let escaped = escaped(chunk);
-        if escaped != 0 {
-            return number * LANES + escaped.trailing_zeros() as usize;
-        }
+/// A text that is in a JSON string as it is: without a quote, a backslash and a control character.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Plain<'a>(&'a str);
+
+impl<'a> Plain<'a> {
+    /// The text as one, if it is.
+    #[inline(never)]
+    pub fn of(text: &'a str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let is_plain = match bytes.last_chunk() {
+            // The last of them twice, rather than the rest of them one by one.
+            Some(last) => bytes.as_chunks().0.iter().chain([last]).all(|chunk| escaped(chunk) == 0),
+            None => !bytes.iter().any(|&byte| is_escaped(byte)),
+        };
+        is_plain.then_some(Self(text))
     }
-    let last = rest.iter().position(|&byte| is_escaped(byte)).unwrap_or(rest.len());
-    chunks.len() * LANES + last
+
+    /// The text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// Appends it as a JSON string.
+    #[inline(never)]
+    pub fn append_to(self, json: &mut String) {
+        json.reserve(self.0.len() + 2);
+        json.push('"');
+        json.push_str(self.0);
+        json.push('"');
+    }
 }
 
-/// Whether a text is in a JSON string as it is: without a quote, a backslash and a control character.
-#[inline(never)]
-pub fn is_plain(text: &str) -> bool {
-    plain_bytes(text.as_bytes()) == text.len()
+impl fmt::Debug for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plain({} bytes)", self.0.len())
+    }
 }
 
 /// The strings of a JSON array, if each of them is plain. They are keys, so `Debug` shows none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PlainStrings<'a> {
     /// The first of them, without their quotes: no more than were asked for.
-    pub first: Vec<&'a str>,
+    pub first: Vec<Plain<'a>>,
     /// How many there are.
     pub count: usize,
     /// What follows the bracket that closes the array.
@@ -108,7 +133,7 @@ pub fn plain_strings(json: &str, most: usize) -> Option<PlainStrings<'_>> {
                 return None;
             }
             if count < most {
-                first.push(json.get(start + 1..end)?);
+                first.push(Plain(json.get(start + 1..end)?));
             }
             count += 1;
             let next = space(bytes, end + 1);
@@ -149,7 +174,7 @@ mod tests {
         #[test]
         fn a_text_is_plain_just_when_serde_writes_it_as_it_is(text in text()) {
             let json = serde_json::to_string(&text).unwrap();
-            prop_assert_eq!(is_plain(&text), json == format!("\"{text}\""));
+            prop_assert_eq!(Plain::of(&text).is_some(), json == format!("\"{text}\""));
         }
 
         #[test]
@@ -166,8 +191,8 @@ mod tests {
                 .map(|text| [space(), &serde_json::to_string(text).unwrap(), space()].concat())
                 .collect();
             let found = format!("{}{}]{rest}", space(), json.join(","));
-            let are_plain = texts.iter().all(|text| is_plain(text));
-            let first = texts.iter().take(most).map(String::as_str).collect();
+            let are_plain = texts.iter().all(|text| Plain::of(text).is_some());
+            let first = texts.iter().take(most).map(|text| Plain(text)).collect();
             let expected = PlainStrings { first, count: texts.len(), rest: &rest };
             prop_assert_eq!(plain_strings(&found, most), are_plain.then_some(expected));
         }
@@ -176,7 +201,7 @@ mod tests {
         fn whatever_it_reads_serde_reads_alike(json in "([\"\\[\\],a \\n\\\\\\x00]|\"[a-c]{0,70}\"){0,12}") {
             let Some(found) = plain_strings(&json, usize::MAX) else { return Ok(()) };
             let array = format!("[{}", json.strip_suffix(found.rest).unwrap());
-            prop_assert_eq!(serde_json::from_str::<Vec<&str>>(&array).unwrap(), found.first);
+            prop_assert_eq!(serde_json::from_str::<Vec<&str>>(&array).unwrap(), found.first.iter().map(|text| text.as_str()).collect::<Vec<_>>());
         }
     }
 
@@ -187,7 +212,7 @@ mod tests {
                 let mut text = vec![b'x'; 150];
                 text[at] = byte;
                 let text = String::from_utf8(text).unwrap();
-                assert_eq!(is_plain(&text), !is_escaped(byte), "{byte} at {at}");
+                assert_eq!(Plain::of(&text).is_some(), !is_escaped(byte), "{byte} at {at}");
                 let found = plain_strings(&format!("\"{text}\"]"), 1).map(|found| found.count);
                 assert_eq!(found, (!is_escaped(byte)).then_some(1), "{byte} at {at}");
             }
