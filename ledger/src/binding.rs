@@ -64,7 +64,7 @@ impl Binding {
         sent.map(drop).map_err(|message| QueueError::from_message(&message))
     }
 
-    /// The binding as an object with methods of its own: calling those costs a third of finding one by its name each time.
+    /// The binding as an object with methods of its own: calling those needs no search for them by their names.
     pub fn of<T: JsCast>(&self) -> &T {
         self.0.unchecked_ref()
     }
