@@ -70,23 +70,41 @@ impl fmt::Debug for ListCall<'_> {
 
 /// The keys of one bulk delete: 1 to [`DELETE_KEYS_MAX`], which R2 demands and the local simulator does not check.
 #[derive(Clone, Debug)]
-pub struct DeleteCall<'a>(Vec<&'a ObjectKey<'a>>);
+pub struct DeleteCall<'a> {
+    keys: &'a [ObjectKey<'a>],
+    /// Each of them a key's.
+    positions: &'a [usize],
+    delivery: Option<usize>,
+}
 
 impl<'a> DeleteCall<'a> {
-    /// A call for these keys; `None` when they are none, or more than one call takes.
-    pub fn new(keys: impl IntoIterator<Item = &'a ObjectKey<'a>>) -> Option<Self> {
-        let keys: Vec<_> = keys.into_iter().collect();
-        (1..=DELETE_KEYS_MAX).contains(&keys.len()).then_some(Self(keys))
+    /// A call for the keys at these positions; `None` when they are none, more than one call takes, or one of them is no key's.
+    pub fn new(keys: &'a [ObjectKey<'a>], positions: &'a [usize]) -> Option<Self> {
+        let are_keys = positions.iter().all(|&at| at < keys.len());
+        let is_call = are_keys && (1..=DELETE_KEYS_MAX).contains(&positions.len());
+        is_call.then_some(Self { keys, positions, delivery: None })
+    }
+
+    /// The same, where its keys are all those of the message that is the batch's delivery of this number.
+    #[must_use]
+    pub(crate) fn of_delivery(self, delivery: Option<usize>) -> Self {
+        Self { delivery, ..self }
+    }
+
+    /// The number of the batch's delivery whose message has these keys and no other: who has that message parsed already need
+    /// not write them down.
+    pub fn delivery(&self) -> Option<usize> {
+        self.delivery
     }
 
     /// The keys as a JSON array.
     pub fn keys_json(&self) -> String {
-        keys_array(self.0.iter().copied())
+        keys_array(self.positions.iter().filter_map(|&at| self.keys.get(at)))
     }
 
     /// The keys, one at least.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &'a str> + '_ {
-        self.0.iter().map(|key| key.as_str())
+        self.positions.iter().map(|&at| self.keys.get(at).map_or("", ObjectKey::as_str))
     }
 }
 
@@ -98,9 +116,14 @@ mod tests {
     fn a_call_has_1_to_1000_keys() {
         let keys: Vec<_> =
             (0..=DELETE_KEYS_MAX).map(|n| ObjectKey::parse(format!("k{n}")).unwrap()).collect();
-        assert!(DeleteCall::new([]).is_none());
-        assert_eq!(DeleteCall::new(&keys[..1]).unwrap().keys().len(), 1);
-        assert_eq!(DeleteCall::new(&keys[1..]).unwrap().keys().len(), 1_000);
-        assert!(DeleteCall::new(&keys).is_none());
+        let positions: Vec<_> = (0..keys.len()).collect();
+        let beside = [0, keys.len()];
+        let call = |positions| DeleteCall::new(&keys, positions);
+        assert!(call(&[]).is_none());
+        assert_eq!(call(&positions[..1]).unwrap().keys().len(), 1);
+        assert_eq!(call(&positions[1..]).unwrap().keys().len(), 1_000);
+        assert!(call(&positions).is_none());
+        assert!(call(&beside).is_none());
+        assert_eq!(call(&[7, 3]).unwrap().keys_json(), r#"["k7","k3"]"#);
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct ChunkReport {
 pub(crate) struct Attempt<'a> {
     /// The keys.
     pub(crate) keys: &'a [ObjectKey<'a>],
+    /// The number of the batch's delivery whose keys they are.
+    pub(crate) delivery: Option<usize>,
     /// The positions of those that nothing is decided about.
     pub(crate) undecided: Vec<usize>,
     /// When their deletion was requested.
@@ -177,9 +179,12 @@ impl Work {
             stop = look.stop;
             slice.positions = self.take_in(look, slice.not_before);
         }
-        let keys = slice.positions.iter().filter_map(|&at| attempt.keys.get(at));
+        slice.positions.retain(|&at| at < attempt.keys.len());
         // Without a call nothing of the slice is left to delete, or the ledger names keys that the message does not have.
-        if let Some(call) = DeleteCall::new(keys) {
+        if let Some(call) = DeleteCall::new(attempt.keys, &slice.positions) {
+            // No position is in a slice twice, so that as many are all.
+            let is_all = slice.positions.len() == attempt.keys.len();
+            let call = call.of_delivery(attempt.delivery.filter(|_| is_all));
             if host.now() >= attempt.deadline {
                 return ControlFlow::Break(RetryCause::OutOfTime);
             }

@@ -1,9 +1,7 @@
-//! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
+//! The Worker: the only file of this crate that knows the Workers runtime. It translates bindings, and decides nothing.
 
-use std::time::Duration;
-
-use js_sys::{Array, Function, JSON, JsString, Promise, Reflect};
-use ledger::{Binding, D1, ListedObject, SqlLedger, long_text, object};
+use js_sys::{Array, Date, Function, JSON, JsString, Promise, Reflect};
+use ledger::{Binding, D1, ListedObject, SqlLedger, long_text, object, settled};
 use protocol::{
     Event, Log, ObjectKey, QueueError, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds,
 };
@@ -11,13 +9,49 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, Response};
-use worker::worker_sys::{Context, Message, MessageBatch};
-use worker::{Date, Delay, Env};
 
 use crate::{
     Body, Bucket, DeleteCall, Delivery, Endpoint, Group, Host, ListCall, Listing, NoticeConfig, Notices,
     Queue, Settlement, Settlements, Webhook, handle, upkeep,
 };
+
+#[wasm_bindgen]
+extern "C" {
+    /// A batch of messages. docs: queues/configuration/javascript-apis.
+    pub type MessageBatch;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn queue(this: &MessageBatch) -> Result<String, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn messages(this: &MessageBatch) -> Result<Array, JsValue>;
+
+    type Message;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn id(this: &Message) -> Result<String, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn timestamp(this: &Message) -> Result<Date, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn attempts(this: &Message) -> Result<f64, JsValue>;
+
+    #[wasm_bindgen(method, getter, catch)]
+    fn body(this: &Message) -> Result<JsValue, JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    fn ack(this: &Message) -> Result<(), JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    fn retry(this: &Message, options: &JsValue) -> Result<(), JsValue>;
+
+    #[wasm_bindgen(js_name = setTimeout)]
+    fn set_timeout(callback: &Function, millis: f64) -> JsValue;
+
+    #[wasm_bindgen(js_name = clearTimeout)]
+    fn clear_timeout(timer: &JsValue);
+}
 
 /// The queue handler.
 ///
@@ -25,12 +59,12 @@ use crate::{
 /// worker-build wires an export of this name. The promise is never rejected: a rejection would take back decisions.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub fn queue(batch: MessageBatch, env: Env, _context: Context) -> Promise {
+pub fn queue(batch: MessageBatch, env: JsValue, _context: JsValue) -> Promise {
     wasm_bindgen_futures::future_to_promise(async move {
-        let queue = batch.queue().map(String::from).unwrap_or_default();
+        let queue = batch.queue().unwrap_or_default();
         let messages: Vec<Message> = batch
             .messages()
-            .map(|messages| messages.iter().map(Message::unchecked_from_js).collect())
+            .map(|messages| messages.iter().map(JsCast::unchecked_into).collect())
             .unwrap_or_default();
         let settlements = process(&queue, &messages, &env).await;
         for (index, message) in messages.iter().enumerate() {
@@ -45,7 +79,7 @@ pub fn queue(batch: MessageBatch, env: Env, _context: Context) -> Promise {
 /// Exported by hand as [`queue`] is, and never rejected either.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub async fn scheduled(_event: JsValue, env: Env, _context: JsValue) {
+pub async fn scheduled(_event: JsValue, env: JsValue, _context: JsValue) {
     match (Binding::find(&env, "DELETIONS", "WorkerQueue"), D1::find(&env, "LEDGER")) {
         (Ok(queue), Ok(ledger)) => upkeep(&SqlLedger::new(ledger), &QueueOut(Some(queue)), &Runtime).await,
         (Err(cause), _) | (_, Err(cause)) => {
@@ -54,9 +88,12 @@ pub async fn scheduled(_event: JsValue, env: Env, _context: JsValue) {
     }
 }
 
-async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
+async fn process(queue: &str, messages: &[Message], env: &JsValue) -> Settlements {
     let (bucket, ledger) = match (Binding::find(env, "BUCKET", "R2Bucket"), D1::find(env, "LEDGER")) {
-        (Ok(bucket), Ok(ledger)) => (R2(bucket), SqlLedger::new(ledger)),
+        (Ok(binding), Ok(ledger)) => {
+            let bodies = messages.iter().map(|message| message.body().unwrap_or_default()).collect();
+            (R2 { binding, bodies }, SqlLedger::new(ledger))
+        }
         (Err(cause), _) | (_, Err(cause)) => {
             Runtime.emit(&Event::ConfigInvalid { cause: &cause, r2_code: None });
             let delay_seconds = retry_delay_seconds(RetryCause::Misconfigured, 1, Runtime.random());
@@ -66,12 +103,13 @@ async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
     let (queue_out, config) = way_out(env);
     let config = config.as_ref().map(Option::as_ref).map_err(String::as_str);
     let notices = Notices { config, queue: &queue_out, endpoint: &Internet };
-    let deliveries: Vec<Delivery> = messages.iter().map(read).collect();
+    let deliveries: Vec<Delivery> =
+        messages.iter().zip(&bucket.bodies).map(|(message, body)| read(message, body)).collect();
     handle(queue, &deliveries, &bucket, &ledger, &notices, &Runtime).await
 }
 
 /// What notices are sent with. Whoever wants none needs no binding for them.
-fn way_out(env: &Env) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
+fn way_out(env: &JsValue) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
     let setting = |name| Reflect::get(env, &JsValue::from_str(name)).ok()?.as_string();
     let config = NoticeConfig::parse(setting("NOTICE_URL").as_deref(), setting("NOTICE_SECRETS").as_deref());
     match (Binding::find(env, "DELETIONS", "WorkerQueue"), config) {
@@ -80,18 +118,15 @@ fn way_out(env: &Env) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
     }
 }
 
-fn read(message: &Message) -> Delivery {
-    let attempts =
-        Reflect::get(message, &JsValue::from_str("attempts")).ok().and_then(|attempts| attempts.as_f64());
-    let body = message.body().unwrap_or_default();
+fn read(message: &Message, body: &JsValue) -> Delivery {
     let sent_at = message.timestamp().map(|date| date.get_time()).unwrap_or_default();
     Delivery {
-        message_id: message.id().map(String::from).unwrap_or_default(),
-        attempts: attempts.map_or(1, to_u32),
+        message_id: message.id().unwrap_or_default(),
+        attempts: message.attempts().map_or(1, to_u32).max(1),
         sent_at: Timestamp::from_millis(to_u64(sent_at)),
         body: match body.dyn_ref::<JsString>() {
             Some(text) => Body::Text(long_text(text)),
-            None => Body::Other(to_json(&body)),
+            None => Body::Other(to_json(body)),
         },
     }
 }
@@ -111,21 +146,52 @@ fn settle(message: &Message, settlement: &Settlement) {
 fn retry(message: &Message, delay_seconds: u32) -> Result<(), JsValue> {
     let options = js_sys::Object::new();
     Reflect::set(&options, &JsValue::from_str("delaySeconds"), &JsValue::from(delay_seconds))?;
-    message.retry(options.into())
+    message.retry(&options)
 }
 
-struct R2(Binding);
+struct R2 {
+    binding: Binding,
+    /// The bodies of the batch's messages.
+    bodies: Vec<JsValue>,
+}
+
+#[wasm_bindgen]
+extern "C" {
+    type Deleting;
+
+    #[wasm_bindgen(method, catch, js_name = delete)]
+    fn delete_keys(this: &Deleting, keys: &JsValue) -> Result<Promise, JsValue>;
+
+    /// A text that is the runtime's already.
+    #[wasm_bindgen(catch, js_namespace = JSON, js_name = parse)]
+    fn parse_json(text: &JsValue) -> Result<JsValue, JsValue>;
+}
+
+impl R2 {
+    /// The keys of a message that the core has read and found right, as the runtime reads it; `None` when it reads another number
+    /// of them, which it never does.
+    fn keys_of(&self, delivery: usize, count: usize) -> Option<JsValue> {
+        let message = parse_json(self.bodies.get(delivery)?).ok()?;
+        let keys: Array = Reflect::get(&message, &JsValue::from_str("keys")).ok()?.dyn_into().ok()?;
+        (keys.length() as usize == count).then(|| keys.into())
+    }
+
+    fn keys(&self, call: &DeleteCall<'_>) -> Result<JsValue, JsValue> {
+        let whole = call.delivery().and_then(|delivery| self.keys_of(delivery, call.keys().len()));
+        // One long string across the border, for the runtime to take apart: a string for each key would cost ten times as much.
+        whole.map_or_else(|| JSON::parse(&call.keys_json()), Ok)
+    }
+}
 
 impl Bucket for R2 {
     async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
-        // One long string across the border, for the runtime to take apart: a string for each key would cost ten times as much.
-        let keys = JSON::parse(&call.keys_json()).map_err(|_| R2Error::Other(0))?;
-        let deleted = self.0.call("delete", &Array::of1(&keys)).await;
+        let keys = self.keys(&call).map_err(|_| R2Error::Other(0))?;
+        let deleted = settled(self.binding.of::<Deleting>().delete_keys(&keys)).await;
         deleted.map(drop).map_err(|message| R2Error::from_message(&message))
     }
 
     async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
-        let found = self.0.call("head", &Array::of1(&JsValue::from_str(key.as_str()))).await;
+        let found = self.binding.call("head", &Array::of1(&JsValue::from_str(key.as_str()))).await;
         let object = found.map_err(|message| R2Error::from_message(&message))?;
         if object.is_null() { Ok(None) } else { uploaded_at(&object).map(Some) }
     }
@@ -138,7 +204,7 @@ impl Bucket for R2 {
             ("delimiter", optional(call.delimiter)),
             ("limit", JsValue::from(call.limit)),
         ]);
-        let listed = self.0.call("list", &Array::of1(&options)).await;
+        let listed = self.binding.call("list", &Array::of1(&options)).await;
         let listed = listed.map_err(|message| R2Error::from_message(&message))?;
         let field = |of: &JsValue, name| Reflect::get(of, &JsValue::from_str(name)).unwrap_or_default();
         let objects = Array::from(&field(&listed, "objects"));
@@ -162,7 +228,7 @@ impl Bucket for R2 {
 /// When an object was uploaded; what is of no known age must not be taken for old.
 fn uploaded_at(object: &JsValue) -> Result<Timestamp, R2Error> {
     let uploaded = Reflect::get(object, &JsValue::from_str("uploaded")).unwrap_or_default();
-    let millis = uploaded.dyn_ref::<js_sys::Date>().map(js_sys::Date::get_time);
+    let millis = uploaded.dyn_ref::<Date>().map(Date::get_time);
     let known = millis.filter(|millis| *millis >= 0.0).ok_or(R2Error::Other(0))?;
     Ok(Timestamp::from_millis(to_u64(known)))
 }
@@ -211,11 +277,20 @@ impl Drop for Abort {
     }
 }
 
+/// Ends with this: one that nobody waits for any more would keep the invocation alive.
+struct Timer(JsValue);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        clear_timeout(&self.0);
+    }
+}
+
 struct Runtime;
 
 impl Host for Runtime {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(Date::now().as_millis())
+        Timestamp::from_millis(to_u64(Date::now()))
     }
 
     fn random(&self) -> f64 {
@@ -228,7 +303,11 @@ impl Host for Runtime {
     }
 
     async fn sleep(&self, millis: u64) {
-        Delay::from(Duration::from_millis(millis)).await;
+        #[expect(clippy::cast_precision_loss, reason = "pauses are shorter than 2^53 milliseconds")]
+        let millis = millis as f64;
+        let mut timer = Timer(JsValue::UNDEFINED);
+        let over = Promise::new(&mut |resolve, _| timer.0 = set_timeout(&resolve, millis));
+        drop(JsFuture::from(over).await);
     }
 }
 

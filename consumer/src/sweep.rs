@@ -239,6 +239,7 @@ impl<'a, B: Bucket, L: ConsumerLedger, Q: Queue, E: Endpoint, H: Host> Step<'a, 
         let attempt = Attempt {
             undecided: (0..keys.len()).collect(),
             keys: &keys,
+            delivery: None,
             requested_at: self.grant.requested_at,
             looks: match self.grant.fence {
                 Fence::Off => Looks::Never,

@@ -58,6 +58,8 @@ pub(crate) struct FakeBucket<'a> {
     pub(crate) stalled: Cell<bool>,
     /// The number of keys of each call.
     pub(crate) calls: RefCell<Vec<usize>>,
+    /// The delivery that each call had all the keys of.
+    pub(crate) deliveries: RefCell<Vec<Option<usize>>>,
     /// Looks fail with this error for these keys.
     pub(crate) blind: BTreeMap<String, R2Error>,
     /// The next looks fail with these, in order.
@@ -101,6 +103,7 @@ impl<'a> FakeBucket<'a> {
             next_errors: RefCell::default(),
             stalled: Cell::new(false),
             calls: RefCell::default(),
+            deliveries: RefCell::default(),
             blind: BTreeMap::new(),
             next_look_errors: RefCell::default(),
             look_ms: Cell::new(10),
@@ -174,6 +177,7 @@ impl Bucket for FakeBucket<'_> {
         let keys: Vec<&str> = call.keys().collect();
         let began_at = self.begin();
         self.calls.borrow_mut().push(keys.len());
+        self.deliveries.borrow_mut().push(call.delivery());
         if self.stalled.get() {
             pending::<()>().await;
         }

@@ -29,6 +29,7 @@ impl Worked {
         let Message { index, attempts, body } = message;
         let attempt = Attempt {
             keys: &body.keys,
+            delivery: Some(index),
             undecided: grant.undecided.iter().collect(),
             requested_at: body.requested_at,
             looks: Looks::Message(&body),

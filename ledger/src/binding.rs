@@ -41,8 +41,8 @@ impl Binding {
     ///
     /// The message of the error.
     pub async fn call(&self, method: &str, arguments: &Array) -> Result<JsValue, String> {
-        let answer = async { JsFuture::from(call(&self.0, method, arguments)?.dyn_into::<Promise>()?).await };
-        answer.await.map_err(|error| to_text(&error))
+        let promise = call(&self.0, method, arguments).and_then(JsCast::dyn_into::<Promise>);
+        settled(promise).await
     }
 
     /// Sends messages of these bodies, as texts, to the queue that this binding is: within the limits of one send.
@@ -60,14 +60,24 @@ impl Binding {
             ])
         };
         let messages: Array = bodies.iter().map(message).collect();
-        let sent = self.call("sendBatch", &Array::of1(&messages)).await;
+        let sent = settled(self.of::<QueueBinding>().send_batch(&messages)).await;
         sent.map(drop).map_err(|message| QueueError::from_message(&message))
     }
 
-    /// Calls a method that answers at once.
-    pub(crate) fn call_now(&self, method: &str, arguments: &Array) -> Result<JsValue, String> {
-        call(&self.0, method, arguments).map_err(|error| to_text(&error))
+    /// The binding as an object with methods of its own: calling those needs no search for them by their names.
+    pub fn of<T: JsCast>(&self) -> &T {
+        self.0.unchecked_ref()
     }
+}
+
+/// Waits for what a promise brings.
+///
+/// # Errors
+///
+/// The message of the error.
+pub async fn settled(promise: Result<Promise, JsValue>) -> Result<JsValue, String> {
+    let answer = async { JsFuture::from(promise?).await };
+    answer.await.map_err(|error| to_text(&error))
 }
 
 /// An object with these fields.
@@ -82,6 +92,11 @@ pub fn object(fields: &[(&str, JsValue)]) -> Object {
 
 #[wasm_bindgen]
 extern "C" {
+    type QueueBinding;
+
+    #[wasm_bindgen(method, catch, js_name = sendBatch)]
+    fn send_batch(this: &QueueBinding, messages: &Array) -> Result<Promise, JsValue>;
+
     type TextEncoder;
 
     #[wasm_bindgen(constructor)]
@@ -118,7 +133,7 @@ pub fn long_text(text: &JsString) -> String {
 }
 
 /// Calls a method of any object.
-pub(crate) fn call(object: &JsValue, method: &str, arguments: &Array) -> Result<JsValue, JsValue> {
+fn call(object: &JsValue, method: &str, arguments: &Array) -> Result<JsValue, JsValue> {
     let method: Function = Reflect::get(object, &JsValue::from_str(method))?.dyn_into()?;
     method.apply(object, arguments)
 }

@@ -3,11 +3,28 @@
 //! The worker crate's own D1 reads rows through serde-wasm-bindgen, a value at a time across the border; this reads an
 //! answer as one text, and is half as large.
 
-use js_sys::{Array, JSON, Reflect};
+use js_sys::{Array, JSON, Promise, Reflect};
+use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::binding::{Binding, call, long_text, to_text};
+use crate::binding::{Binding, long_text, settled, to_text};
 use crate::database::{Database, LedgerError, Row, Statement, Value};
+
+#[wasm_bindgen]
+extern "C" {
+    type Bound;
+
+    #[wasm_bindgen(method, catch)]
+    fn prepare(this: &Bound, sql: &str) -> Result<Prepared, JsValue>;
+
+    #[wasm_bindgen(method, catch)]
+    fn batch(this: &Bound, statements: &Array) -> Result<Promise, JsValue>;
+
+    type Prepared;
+
+    #[wasm_bindgen(method, catch, variadic)]
+    fn bind(this: &Prepared, parameters: &Array) -> Result<JsValue, JsValue>;
+}
 
 /// The ledger's database as Cloudflare runs it.
 #[derive(Debug)]
@@ -26,14 +43,14 @@ impl D1 {
     async fn run(&self, statements: &[Statement]) -> Result<String, String> {
         let prepared: Array =
             statements.iter().map(|statement| self.prepare(statement)).collect::<Result<_, _>>()?;
-        let results = self.0.call("batch", &Array::of1(&prepared)).await?;
+        let results = settled(self.0.of::<Bound>().batch(&prepared)).await?;
         rows(results).map_err(|error| to_text(&error))
     }
 
     fn prepare(&self, Statement { sql, parameters }: &Statement) -> Result<JsValue, String> {
-        let statement = self.0.call_now("prepare", &Array::of1(&JsValue::from_str(sql)))?;
-        let parameters = parameters.iter().map(to_js).collect();
-        call(&statement, "bind", &parameters).map_err(|error| to_text(&error))
+        let statement = self.0.of::<Bound>().prepare(sql);
+        let bound = statement.and_then(|statement| statement.bind(&parameters.iter().map(to_js).collect()));
+        bound.map_err(|error| to_text(&error))
     }
 }
 

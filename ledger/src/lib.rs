@@ -32,6 +32,8 @@ mod skip;
 mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(target_arch = "wasm32")]
+mod start;
 mod stats;
 mod sweep;
 mod unreadable;
@@ -40,7 +42,7 @@ mod view;
 
 pub use admission::{EarlierRequest, Idempotency, NewDeletion, NewSweep, Sending};
 #[cfg(target_arch = "wasm32")]
-pub use binding::{Binding, long_text, object};
+pub use binding::{Binding, long_text, object, settled};
 pub use claim::{ClaimBatch, ClaimReply, ClaimRequest, Grant, Settled};
 pub use cursor::KeyCursor;
 #[cfg(target_arch = "wasm32")]

@@ -139,9 +139,15 @@ impl<'q, B: Body> Incoming<'q, B> {
         while reader.read().await? {}
         let fingerprint = reader.fingerprint();
 
-        let WireRequest { object_keys, delay_seconds, fence, labels, sweep } =
-            WireRequest::from_json(text(&reader.buffer)?)
-                .map_err(|(error, pointer)| explain(&error, &pointer))?;
+        let (json, mut beside) = (text(&reader.buffer)?, String::new());
+        let (request, plain) = if let Some((request, keys)) = WireRequest::from_plain_json(json, &mut beside)
+        {
+            (request, Some(keys))
+        } else {
+            let request = WireRequest::from_json(json);
+            (request.map_err(|(error, pointer)| explain(&error, &pointer))?, None)
+        };
+        let WireRequest { object_keys, delay_seconds, fence, labels, sweep } = request;
         let options = Options::from_json(delay_seconds, fence, labels.parse()?, Sweep::from_json(sweep)?)?;
         let place = Place::Element;
         if keeps_body {
@@ -168,14 +174,18 @@ impl<'q, B: Body> Incoming<'q, B> {
             return Ok(Received { options, place, prefixes, taken: None, fingerprint, body: Vec::new() });
         };
         scope.principal.require_any(&[Role::Delete])?;
-        if object_keys.count > REQUEST_KEYS_MAX {
-            return Err(too_many(object_keys.count));
+        let count = plain.as_ref().map_or(object_keys.count, |plain| plain.count);
+        if count > REQUEST_KEYS_MAX {
+            return Err(too_many(count));
         }
         let mut intake = Intake::new(scope, Place::Element, host.random());
-        intake.expect(object_keys.count);
+        intake.expect(count);
+        let plain = plain.map(|plain| plain.first);
         let mut keys = object_keys.first.iter().enumerate().map(|(at, json)| Line::Text(at, json.get()));
-        take_in(&mut keys, &mut intake, outbox, options.sweep.dry_run).await?;
-        drop(keys);
+        let mut plain_keys = plain.iter().flatten().enumerate().map(|(at, &key)| Line::Plain(at, key));
+        let keys: &mut dyn Iterator<Item = Line<'_>> =
+            if plain.is_some() { &mut plain_keys } else { &mut keys };
+        take_in(keys, &mut intake, outbox, options.sweep.dry_run).await?;
         let taken = intake.finish()?;
         // What was read without a length has room for the longest.
         reader.buffer.shrink_to_fit();
@@ -222,6 +232,12 @@ async fn take_in<L: ProducerLedger>(
 ) -> Result<(), Problem> {
     for line in lines {
         let key = match line {
+            Line::Plain(at, text) => {
+                if intake.take_text(text.as_str(), at).is_some() && !dry_run {
+                    outbox.push_plain(text).await.map_err(|error| Problem::ledger(&error))?;
+                }
+                continue;
+            }
             Line::Text(at, json) => intake.take(json, at),
             Line::TooLong(at) => intake.refuse(at, "the line is longer than any key"),
             Line::NotUtf8(at) => intake.refuse(at, "expected UTF-8"),

@@ -1,10 +1,8 @@
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use protocol::limits::REQUEST_KEYS_MAX;
 use protocol::{ObjectKey, plain_text};
-use siphasher::sip128::SipHasher13;
+use scan::KeySet;
 
 use crate::findings::Findings;
 use crate::problem::{FieldError, Problem, ProblemCode};
@@ -44,17 +42,26 @@ impl<'a> Intake<'a> {
 
     /// Makes room for so many keys: a set that grows hashes what it has again and again.
     pub(crate) fn expect(&mut self, keys: usize) {
-        self.seen.hashes.reserve(keys);
+        self.seen.reserve(keys);
     }
 
     /// Takes in a JSON text that should be a key, which is at this place of the request. The key comes back when it is to be
     /// deleted: when it has not been there before, and nothing is wrong so far.
     pub(crate) fn take<'k>(&mut self, json: &'k str, at: usize) -> Option<ObjectKey<'k>> {
+        self.take_read(read_key(json), at)
+    }
+
+    /// The same for a text that is to be a key.
+    pub(crate) fn take_text<'k>(&mut self, text: &'k str, at: usize) -> Option<ObjectKey<'k>> {
+        self.take_read(ObjectKey::parse(text).map_err(|error| error.to_string()), at)
+    }
+
+    fn take_read<'k>(&mut self, read: Result<ObjectKey<'k>, String>, at: usize) -> Option<ObjectKey<'k>> {
         self.asked += 1;
         if self.asked > REQUEST_KEYS_MAX {
             return None;
         }
-        match read_key(json) {
+        match read {
             Ok(key) => self.admit(key, at),
             Err(detail) => {
                 self.wrong.add_invalid(|| self.place.error(at, detail));
@@ -94,7 +101,7 @@ impl<'a> Intake<'a> {
     }
 
     fn is_new(&mut self, key: &ObjectKey<'_>) -> bool {
-        let is_new = self.seen.insert(key);
+        let is_new = self.seen.insert(key.as_str());
         self.duplicates += usize::from(!is_new);
         is_new
     }
@@ -168,56 +175,5 @@ fn explain(error: &serde_json::Error) -> String {
         what.to_owned()
     } else {
         format!("expected a JSON string; {what} at column {}", error.column())
-    }
-}
-
-/// A set of keys, as hashes of 128 bits: the keys themselves could be 16 MB.
-///
-/// Two keys of one hash would be taken for one, and the second would not be deleted. With `SipHash` under a secret that is drawn
-/// for each request nobody can look for such keys, and among 100,000 there are two by chance in one request of 7 * 10^28
-/// (100,000² / 2^129).
-#[derive(Debug)]
-pub(crate) struct KeySet {
-    hasher: SipHasher13,
-    hashes: HashSet<u128, BuildHasherDefault<FirstBits>>,
-}
-
-impl KeySet {
-    /// An empty set. `secret` is a random number that nobody else knows.
-    pub(crate) fn new(secret: u128) -> Self {
-        Self { hasher: SipHasher13::new_with_key(&secret.to_le_bytes()), hashes: HashSet::default() }
-    }
-
-    /// Adds a key; `false` when it was there before.
-    pub(crate) fn insert(&mut self, key: &ObjectKey<'_>) -> bool {
-        self.hashes.insert(self.hash(key))
-    }
-
-    /// Whether a key is in it.
-    pub(crate) fn contains(&self, key: &ObjectKey<'_>) -> bool {
-        self.hashes.contains(&self.hash(key))
-    }
-
-    fn hash(&self, key: &ObjectKey<'_>) -> u128 {
-        self.hasher.hash(key.as_str().as_bytes()).as_u128()
-    }
-}
-
-/// What is a hash already is not hashed again.
-#[derive(Debug, Default)]
-struct FirstBits(u64);
-
-impl Hasher for FirstBits {
-    fn write_u128(&mut self, hash: u128) {
-        // OK because the other half is as random.
-        #[expect(clippy::cast_possible_truncation, reason = "half of the bits are plenty to find a place by")]
-        let bits = hash as u64;
-        self.0 = bits;
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

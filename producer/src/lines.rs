@@ -1,6 +1,7 @@
 use std::mem;
 
 use protocol::limits::KEY_BYTES_MAX;
+use scan::Plain;
 
 /// Longest line, in bytes: no key is longer, all of it escaped (`\u00e9`), quoted and with some space around.
 const LINE_BYTES_MAX: usize = KEY_BYTES_MAX * 6 + 100;
@@ -20,6 +21,8 @@ pub(crate) struct Lines {
 pub(crate) enum Line<'a> {
     /// What is on it; not empty.
     Text(usize, &'a str),
+    /// A string is on it that needs no escape; without its quotes.
+    Plain(usize, Plain<'a>),
     /// It is no text: a line is looked at alone, so that its number is known.
     NotUtf8(usize),
     /// It is longer than any key.
@@ -104,7 +107,9 @@ mod tests {
         let (mut lines, mut buffer, mut found) = (Lines::default(), Vec::new(), Vec::new());
         let mut note = |line: Line<'_>| match line {
             Line::Text(number, text) => found.push((number, Some(text.to_owned()))),
-            Line::TooLong(number) | Line::NotUtf8(number) => found.push((number, None)),
+            Line::Plain(number, _) | Line::TooLong(number) | Line::NotUtf8(number) => {
+                found.push((number, None));
+            }
         };
         let mut left = body;
         for &piece in pieces.iter().chain(&[body.len()]) {

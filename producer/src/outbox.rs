@@ -3,6 +3,8 @@ use std::mem;
 use ledger::{LedgerError, OUTBOX_PIECE_BYTES_MAX, OutboxPiece, PartRef, ProducerLedger};
 use protocol::{ChunkRef, Event, Fence, ObjectKey, Packed, Packer, RequestId, Timestamp};
 
+use scan::Plain;
+
 use crate::host::Host;
 
 /// Fills the outbox with a part that is not written down yet, key by key, and holds no more of it than one row.
@@ -71,7 +73,18 @@ impl<'a, L: ProducerLedger> OutboxWriter<'a, L> {
 
     /// Takes in a key, which MUST NOT have been there before. Whenever a row is full: *await* writes it.
     pub(crate) async fn push(&mut self, key: &ObjectKey<'_>) -> Result<(), LedgerError> {
-        match self.packer.push(key) {
+        let full = self.packer.push(key);
+        self.add_full(full).await
+    }
+
+    /// The same for a key that is known to need no escape.
+    pub(crate) async fn push_plain(&mut self, key: Plain<'_>) -> Result<(), LedgerError> {
+        let full = self.packer.push_plain(key);
+        self.add_full(full).await
+    }
+
+    async fn add_full(&mut self, full: Option<Packed>) -> Result<(), LedgerError> {
+        match full {
             Some(message) => self.add(message).await,
             None => Ok(()),
         }

@@ -1,5 +1,6 @@
 use ledger::{DeletionRecord, FailureFilter, LedgerError, ProducerLedger};
 use protocol::{DeletionId, RequestId, State};
+use scan::KeySet;
 use serde_json::value::RawValue;
 
 use crate::accept::{Enqueued, enqueue};
@@ -7,7 +8,7 @@ use crate::assets::Assets;
 use crate::body::Takes;
 use crate::host::Host;
 use crate::http::{Body, Request, Response, ResponseBody};
-use crate::intake::{KeySet, read_key};
+use crate::intake::read_key;
 use crate::problem::Problem;
 use crate::queue::Queue;
 use crate::rate_limit::RateLimiter;
@@ -144,7 +145,7 @@ impl Undeleted {
             self.by_reason.push((reason, KeySet::new(secret)));
         }
         for (_, keys) in self.by_reason.iter_mut().filter(|(found, _)| *found == reason) {
-            keys.insert(&key);
+            keys.insert(key.as_str());
         }
         Some(())
     }
@@ -153,7 +154,7 @@ impl Undeleted {
     fn reason(&self, json: &str) -> Option<&'static str> {
         let found = || {
             let key = read_key(json).ok()?;
-            self.by_reason.iter().find(|(_, keys)| keys.contains(&key)).map(|(reason, _)| *reason)
+            self.by_reason.iter().find(|(_, keys)| keys.contains(key.as_str())).map(|(reason, _)| *reason)
         };
         if self.by_reason.is_empty() { self.others } else { found().or(self.others) }
     }

@@ -7,6 +7,7 @@ use std::fmt;
 
 use protocol::limits::{PREFIXES_MAX, REQUEST_KEYS_MAX};
 use protocol::{DeletionId, Fence};
+use scan::{PlainStrings, plain_strings};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -83,6 +84,42 @@ impl<'a> WireRequest<'a> {
             .and_then(|request| deserializer.end().map(|()| request))
             .map_err(|error| (error, place.pointer()))
     }
+}
+
+/// How much there may be before keys that are read apart, and behind them, in bytes: it is in memory twice.
+const BESIDE_KEYS_MAX: usize = 16_384;
+
+impl<'a> WireRequest<'a> {
+    /// Reads a body whose keys have no escape, as nearly all bodies are: the keys by themselves, quickly, and what is left without
+    /// them, which is put `beside`, as ever. One key is in their place there. `None` for any other body, right or wrong.
+    pub(crate) fn from_plain_json(body: &'a str, beside: &'a mut String) -> Option<(Self, PlainStrings<'a>)> {
+        let start = keys_start(body)?;
+        let (head, keys) = body.split_at_checked(start)?;
+        let keys = plain_strings(keys, REQUEST_KEYS_MAX).filter(|keys| keys.rest.len() <= BESIDE_KEYS_MAX)?;
+        *beside = [head, "\"\"]", keys.rest].concat();
+        let request = Self::from_json(beside).ok()?;
+        // That it is what stands in the keys' place, and no member of that name elsewhere, is known by where it is.
+        let placed = request.object_keys.as_ref().and_then(|keys| keys.first.first());
+        let is_there =
+            placed.is_some_and(|key| std::ptr::eq(key.get().as_ptr(), beside.as_ptr().wrapping_add(start)));
+        is_there.then_some((request, keys))
+    }
+}
+
+/// Where the first array begins that is called as the one of keys, behind its bracket.
+fn keys_start(body: &str) -> Option<usize> {
+    const NAME: &[u8] = b"\"objectKeys\"";
+    let bytes = body.as_bytes();
+    let name = bytes.windows(NAME.len()).take(BESIDE_KEYS_MAX).position(|window| window == NAME)?;
+    let mut at = name + NAME.len();
+    let mut token = |token: u8| {
+        let rest = bytes.get(at..)?;
+        at += rest.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        at += 1;
+        (bytes.get(at - 1) == Some(&token)).then_some(at)
+    };
+    token(b':')?;
+    token(b'[')
 }
 
 /// Where the reader is.
@@ -284,5 +321,72 @@ impl<'de> Visitor<'de> for TextVisitor {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
         Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The keys of a body that were read by themselves, as the elements that serde reads.
+    fn read_apart(body: &str) -> Option<Vec<String>> {
+        let mut beside = String::new();
+        let (_, keys) = WireRequest::from_plain_json(body, &mut beside)?;
+        assert_eq!(keys.first.len(), keys.count);
+        Some(keys.first.iter().map(|key| format!("\"{}\"", key.as_str())).collect())
+    }
+
+    fn read_by_serde(body: &str) -> Option<Vec<String>> {
+        let keys = WireRequest::from_json(body).ok()?.object_keys?;
+        Some(keys.first.iter().map(|key| key.get().to_owned()).collect())
+    }
+
+    #[test]
+    fn keys_are_read_apart_wherever_the_body_has_them() {
+        for body in [
+            r#"{"objectKeys":["a","b/é"]}"#,
+            " {\n \"fence\" : \"off\", \"objectKeys\" : [ \"a\" , \"b\" ] , \"dry_run\" : true } ",
+            r#"{"labels":{"objectKeys":"x","y":"\"objectKeys\":["},"objectKeys":["a"]}"#,
+            r#"{"labels":"\"objectKeys\":[\"a\"]","objectKeys":["b"]}"#,
+            r#"{"objectKeys":[]}"#,
+        ] {
+            let keys = read_by_serde(body).unwrap();
+            assert!(read_apart(body).is_none_or(|apart| apart == keys), "{body}");
+        }
+        assert!(read_apart(r#"{"fence":"off","objectKeys":["a"],"verify":false}"#).is_some());
+        assert_eq!(read_apart(r#"{"objectKeys":["a","\u00e9"]}"#), None);
+    }
+
+    #[test]
+    fn no_other_array_is_taken_for_the_keys() {
+        for body in [
+            r#"{"labels":{"objectKeys":["a"]},"objectKeys":["b"]}"#,
+            r#"{"labels":{"objectKeys":["a"]},"objectKeys":[]}"#,
+            r#"{"labels":[{"objectKeys":["a"]}],"objectKeys":[""]}"#,
+            r#"[{"objectKeys":["a"]}]"#,
+            r#"{"objectKeys":["a"],"objectKeys":["b"]}"#,
+            r#"{"objectKeys":["a"]}}"#,
+            r#"{"objectKeys":["a"],}"#,
+            r#""objectKeys":["a"]"#,
+        ] {
+            assert_eq!(read_apart(body), None, "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_apart_serde_reads_alike(
+            tokens in prop::collection::vec(prop::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "\"objectKeys\"", "\"labels\"", "\"a\"", "\"\"", "\"\\n\"", " ", "\"verify\"", "true",
+                "{\"objectKeys\":[", "\"x\",\"y\"]", "\"labels\":{\"objectKeys\":[", "]}", "]},", "\"objectKeys\":[\"b\"]}",
+            ]), 0..9),
+        ) {
+            let body = tokens.concat();
+            if let Some(keys) = read_apart(&body) {
+                prop_assert_eq!(read_by_serde(&body), Some(keys));
+            }
+        }
     }
 }

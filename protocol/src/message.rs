@@ -1,3 +1,4 @@
+use scan::{PlainStrings, plain_strings};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::DELETE_KEYS_MAX;
@@ -39,21 +40,7 @@ impl<'a> ChunkMessage<'a> {
     ///
     /// [`UnreadableReason`]; the caller keeps the body.
     pub fn from_json(body: &'a str) -> Result<Self, UnreadableReason> {
-        let wire: Wire<'a> = serde_json::from_str(body).map_err(|error| {
-            // A message of another version fails in whatever way its fields differ: the version is the better reason.
-            match serde_json::from_str::<AnyVersion>(body) {
-                Ok(AnyVersion { v }) if v != VERSION => UnreadableReason::UnsupportedVersion,
-                _ if error.is_data() => UnreadableReason::InvalidMessage,
-                _ => UnreadableReason::NotJson,
-            }
-        })?;
-        // An object, not an array with the fields in their order, which serde takes for one.
-        if !body.trim_start().starts_with('{') {
-            return Err(UnreadableReason::InvalidMessage);
-        }
-        if wire.v != VERSION {
-            return Err(UnreadableReason::UnsupportedVersion);
-        }
+        let wire = Wire::from_plain_json(body).map_or_else(|| Wire::from_json(body), Ok)?;
         if wire.keys.is_empty() || wire.keys.len() > DELETE_KEYS_MAX {
             return Err(UnreadableReason::InvalidMessage);
         }
@@ -76,6 +63,9 @@ pub(crate) fn message_head(chunk: &ChunkRef, requested_at: Timestamp, fence: Fen
         r#"{{"v":{VERSION},"deletion":"{deletion}","chunk":{chunk},"generation":{generation},"requested_at":{requested_at},"fence":"{fence}","keys":["#
     )
 }
+
+/// How the list of keys begins.
+const KEYS_START: &str = r#""keys":["#;
 
 /// The text of a message after its last key.
 pub(crate) const MESSAGE_TAIL: &str = "]}";
@@ -134,6 +124,49 @@ struct Wire<'a> {
     fence: Fence,
     #[serde(borrow)]
     keys: Vec<ObjectKey<'a>>,
+}
+
+impl<'a> Wire<'a> {
+    fn from_json(body: &'a str) -> Result<Self, UnreadableReason> {
+        let wire: Self = serde_json::from_str(body).map_err(|error| {
+            // A message of another version fails in whatever way its fields differ: the version is the better reason.
+            match serde_json::from_str::<AnyVersion>(body) {
+                Ok(AnyVersion { v }) if v != VERSION => UnreadableReason::UnsupportedVersion,
+                _ if error.is_data() => UnreadableReason::InvalidMessage,
+                _ => UnreadableReason::NotJson,
+            }
+        })?;
+        // An object, not an array with the fields in their order, which serde takes for one.
+        if !body.trim_start().starts_with('{') {
+            return Err(UnreadableReason::InvalidMessage);
+        }
+        if wire.v != VERSION {
+            return Err(UnreadableReason::UnsupportedVersion);
+        }
+        Ok(wire)
+    }
+
+    /// Reads a body that ends with keys none of which has an escape, as nearly all of ours are, and has serde read what is left
+    /// without them: it is right just when the body is. `None` for any other, right or wrong.
+    fn from_plain_json(body: &'a str) -> Option<Self> {
+        let start = body.find(KEYS_START)? + KEYS_START.len();
+        let (head, keys) = body.split_at_checked(start)?;
+        let PlainStrings { first, count, rest: "}" } = plain_strings(keys, DELETE_KEYS_MAX)? else {
+            return None;
+        };
+        if count > first.len() {
+            return None;
+        }
+        let mut keys = Vec::with_capacity(count);
+        for key in first {
+            keys.push(ObjectKey::parse(key.as_str()).ok()?);
+        }
+        // Within a string this would be no JSON, and elsewhere than in the one object no member that a message has.
+        let without_keys = [head, MESSAGE_TAIL].concat();
+        let Wire { v, deletion, chunk, generation, requested_at, fence, keys: _ } =
+            Wire::from_json(&without_keys).ok()?;
+        Some(Self { v, deletion, chunk, generation, requested_at, fence, keys })
+    }
 }
 
 #[derive(Deserialize)]

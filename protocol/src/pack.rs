@@ -1,5 +1,7 @@
 use std::fmt;
 
+use scan::Plain;
+
 use crate::json::KeyJson;
 use crate::limits::{
     DELETE_KEYS_MAX, MESSAGE_BODY_BYTES_MAX, MESSAGE_METADATA_BYTES, SEND_BYTES_MAX, SEND_MESSAGES_MAX,
@@ -28,6 +30,8 @@ pub struct Packer {
     fence: Fence,
     /// The message that takes keys, once there is one.
     open: Option<Packed>,
+    /// How many bytes the last one had: the next is like it as a rule, and need not grow to that.
+    last_bytes: usize,
 }
 
 impl fmt::Debug for Packer {
@@ -40,7 +44,7 @@ impl fmt::Debug for Packer {
 impl Packer {
     /// A packer whose first message is of this chunk, and each further one of the next.
     pub fn new(first_chunk: ChunkRef, requested_at: Timestamp, fence: Fence) -> Self {
-        Self { chunk: first_chunk, requested_at, fence, open: None }
+        Self { chunk: first_chunk, requested_at, fence, open: None, last_bytes: 0 }
     }
 
     /// Says which fence the messages have that are opened from now on.
@@ -51,10 +55,22 @@ impl Packer {
     /// Takes in a key, which MUST NOT have been there before. Answers with the message that it had no room in, if one is
     /// full.
     pub fn push(&mut self, key: &ObjectKey<'_>) -> Option<Packed> {
-        let key = KeyJson::of(key);
+        self.push_json(&KeyJson::of(key))
+    }
+
+    /// The same for a key that is known to need no escape.
+    pub fn push_plain(&mut self, key: Plain<'_>) -> Option<Packed> {
+        self.push_json(&KeyJson::Plain(key))
+    }
+
+    fn push_json(&mut self, key: &KeyJson<'_>) -> Option<Packed> {
         let is_full = self.open.as_ref().is_some_and(|message| !has_room(message, key.len()));
         let full = if is_full { self.finish() } else { None };
-        let head = || Packed { body: message_head(&self.chunk, self.requested_at, self.fence), keys: 0 };
+        let head = || {
+            let mut body = message_head(&self.chunk, self.requested_at, self.fence);
+            body.reserve_exact(self.last_bytes.saturating_sub(body.len()));
+            Packed { body, keys: 0 }
+        };
         let message = self.open.get_or_insert_with(head);
         if message.keys > 0 {
             message.body.push(',');
@@ -74,6 +90,7 @@ impl Packer {
         let mut message = self.open.take()?;
         message.body.push_str(MESSAGE_TAIL);
         self.chunk.chunk += 1;
+        self.last_bytes = message.body.len();
         Some(message)
     }
 }

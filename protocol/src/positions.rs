@@ -71,7 +71,15 @@ impl FromIterator<Range<usize>> for Positions {
 
 impl FromIterator<usize> for Positions {
     fn from_iter<I: IntoIterator<Item = usize>>(positions: I) -> Self {
-        positions.into_iter().map(|position| position..position + 1).collect()
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for position in positions {
+            // Nearly always one follows the other.
+            match ranges.last_mut() {
+                Some(last) if last.end == position => last.end += 1,
+                _ => ranges.push(position..position + 1),
+            }
+        }
+        ranges.into_iter().collect()
     }
 }
 

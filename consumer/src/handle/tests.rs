@@ -190,6 +190,9 @@ fn a_locked_key_fails_alone_at_once_and_its_neighbours_are_deleted() {
         assert_eq!(world.counts(), (expected, State::Failed), "{effect:?}");
         assert_eq!(world.failed_keys(), [world.keys[613].clone()]);
         assert!(world.bucket.calls.borrow().len() <= 21, "{:?}", world.bucket.calls);
+        // Only the first call is for all of the message; the halves must not be taken for it.
+        let deliveries = world.bucket.deliveries.borrow();
+        assert!(deliveries[0] == Some(0) && deliveries[1..].iter().all(Option::is_none), "{deliveries:?}");
         assert_eq!(host.events("chunk.split"), 1);
         let failure =
             &block_on(world.ledger.list_failures(&world.id, FailureFilter::default(), None, 1)).unwrap()[0];

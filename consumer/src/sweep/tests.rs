@@ -409,6 +409,7 @@ fn delete_listed(listed_ms_ago: u64, is_locked: bool) -> (usize, bool) {
     let keys: Vec<_> = texts.iter().map(|key| ObjectKey::parse(key.as_str()).unwrap()).collect();
     let attempt = Attempt {
         keys: &keys,
+        delivery: None,
         undecided: (0..4).collect(),
         requested_at: host.now(),
         looks: Looks::Listed(Some(host.now().minus_millis(listed_ms_ago))),
