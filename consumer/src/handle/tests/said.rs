@@ -88,3 +88,28 @@ fn a_call_names_its_keys_as_a_json_array() {
     let json = crate::DeleteCall::new(&keys).unwrap().keys_json();
     assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), ["a", "b\"\\\n", "é"]);
 }
+
+#[test]
+fn of_several_errors_of_r2_the_last_is_the_one_that_is_told() {
+    let host = FakeHost::default();
+    let world = World::new(&host, 1_000);
+    world.bucket.next_errors.borrow_mut().push(R2Error::TooManyRequests);
+    world.deliver(1);
+    host.advance(5_000);
+    // The second attempt begins with two halves, which fail in this order.
+    world.bucket.next_errors.borrow_mut().extend([R2Error::Other(4_711), R2Error::TooManyRequests]);
+    world.deliver(2);
+    let retried = events(&host, "chunk.retried");
+    let codes: Vec<u64> = retried.iter().map(|event| event["r2_code"].as_u64().unwrap()).collect();
+    assert_eq!(codes, [R2Error::TooManyRequests.code().into(), 4_711]);
+}
+
+#[test]
+fn calls_that_are_too_large_are_halved_down_to_an_eighth_and_no_further() {
+    let host = FakeHost::default();
+    let mut world = World::new(&host, 1_000);
+    world.bucket.largest_call = 0;
+    world.deliver(1);
+    let calls = world.bucket.calls.borrow();
+    assert_eq!((calls.iter().max(), calls.iter().min()), (Some(&1_000), Some(&125)), "{calls:?}");
+}
