@@ -30,6 +30,7 @@ async fn handle(
 }
 
 mod fence;
+mod said;
 
 const QUEUE: &str = "r2-deletions";
 const DEAD_LETTERS: &str = "r2-deletions-dlq";

@@ -334,3 +334,29 @@ fn no_key_no_url_and_no_secret_is_in_the_log() {
         assert!(!log.contains(secret), "{secret} in {log}");
     }
 }
+
+#[test]
+fn the_log_says_why_an_endpoint_has_not_taken_a_notice() {
+    for (answer, status, error) in [
+        (Answer::Status(200), Some(200), None),
+        (Answer::Status(299), Some(299), None),
+        (Answer::Status(199), Some(199), Some("refused")),
+        (Answer::Status(300), Some(300), Some("redirected")),
+        (Answer::Status(399), Some(399), Some("redirected")),
+        (Answer::Status(503), Some(503), Some("refused")),
+        (Answer::Status(410), Some(410), Some("gone")),
+        (Answer::Broken, None, Some("no_answer")),
+        (Answer::Never, None, Some("timed_out")),
+    ] {
+        let host = FakeHost::default();
+        let (world, message) = World::finished(&host);
+        world.way_out.answers.borrow_mut().push_back(answer);
+        world.deliver(QUEUE, &[&message]);
+        let log = host.log.borrow();
+        let told = log.iter().find(|line| line.starts_with("{\"event\":\"notice.")).unwrap();
+        let told: Value = serde_json::from_str(told).unwrap();
+        assert_eq!(told["http.response.status_code"].as_u64(), status, "{told}");
+        assert_eq!(told["error.type"].as_str(), error, "{told}");
+        assert_eq!(told["attempt"], 1);
+    }
+}

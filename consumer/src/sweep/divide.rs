@@ -144,3 +144,6 @@ impl<B: Bucket, H: Host> Lister<'_, B, H> {
         key > last && key.starts_with(&self.range.prefix) && !self.range.ends_before(key)
     }
 }
+
+#[cfg(test)]
+mod tests;

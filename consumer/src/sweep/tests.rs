@@ -12,6 +12,9 @@ use super::*;
 use crate::testing::{FailingLedger, FakeBucket, FakeHost, WayOut};
 use crate::{Body, Delivery, Settlement, handle, upkeep};
 
+mod batches;
+mod listings;
+
 const QUEUE: &str = "r2-deletions";
 const DEAD_LETTERS: &str = "r2-deletions-dlq";
 const MINUTE_MS: u64 = 60_000;
