@@ -64,7 +64,9 @@ fn sweep_once(world: &World<'_>, bucket: &Scripted) -> bool {
 
 #[test]
 fn a_listing_that_cannot_be_deletes_nothing_of_its_page_and_is_asked_for_again() {
-    let cases: &[(&str, &[(&[&str], bool)], &[&str])] = &[
+    /// What is wrong, the pages with whether there are more, and what is gone all the same.
+    type Case = (&'static str, &'static [(&'static [&'static str], bool)], &'static [&'static str]);
+    let cases: &[Case] = &[
         ("another prefix", &[(&["a/1", "b/2"], false)], &[]),
         ("no prefix", &[(&["a"], false)], &[]),
         ("out of order", &[(&["a/2", "a/1"], false)], &[]),
