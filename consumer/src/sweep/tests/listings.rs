@@ -114,19 +114,71 @@ fn what_does_not_stay_deleted_is_given_up_after_ten_passes() {
 #[test]
 fn a_step_lists_ten_pages_and_hands_on() {
     let host = FakeHost::default();
-    let mut world = World::new(&host, numbered("a/", 15));
+    // It is divided between the first characters, and what is left of the range still has more than ten pages.
+    let objects = ('0'..='2').flat_map(|first| ('A'..='z').map(move |second| format!("a/{first}{second}")));
+    let mut world = World::new(&host, objects);
     world.bucket.list_max = 1;
-    // Nothing is divided, so that only pages are listed.
-    let id = world.accept(&Asked { verify: true, fence: Fence::Off, ..Asked::prefixes(["zz/"]) });
-    world.settle();
-    assert_eq!(world.find(&id).state, State::Succeeded);
-    let before = world.bucket.lists.get();
     world.accept(&Asked::prefixes(["a/"]));
     world.deliver(0, false);
-    let pages = host.log.borrow().iter().rev().find(|line| line.contains("sweep.progressed")).cloned();
-    assert!(pages.as_ref().is_some_and(|line| line.contains("\"pages\":10,")), "{pages:?}");
-    assert!(world.bucket.lists.get() - before >= 10);
-    assert!(!world.queue.borrow().is_empty());
+    let log = host.log.borrow();
+    let line = |name: &str| log.iter().find(|line| line.contains(name)).unwrap();
+    assert!(line("sweep.progressed").contains("\"pages\":10,"), "{log:?}");
+    // Those that the division has taken are told too.
+    let lists = world.bucket.lists.get();
+    assert!(lists > 10 && line("batch.processed").contains(&format!("\"r2_lists\":{lists},")), "{log:?}");
+}
+
+/// A bucket whose deletion is cancelled just before its second listing.
+struct Cancelling<'a> {
+    world: &'a World<'a>,
+    id: DeletionId,
+}
+
+impl Bucket for Cancelling<'_> {
+    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
+        self.world.bucket.delete(call).await
+    }
+
+    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
+        self.world.bucket.uploaded_at(key).await
+    }
+
+    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
+        if self.world.bucket.lists.get() == 1 {
+            assert!(self.world.ledger.cancel_deletion(&self.id, self.world.host.now()).await.unwrap());
+        }
+        self.world.bucket.list(call).await
+    }
+}
+
+#[test]
+fn a_deletion_that_is_cancelled_within_a_step_loses_no_further_page() {
+    let host = FakeHost::default();
+    let mut world = World::new(&host, numbered("a/", 30));
+    world.bucket.list_max = 10;
+    let id = world.accept(&Asked::prefixes(["a/"]));
+    let sent = world.queue.borrow_mut().remove(0);
+    let delivery = Delivery {
+        message_id: "m".to_owned(),
+        attempts: 1,
+        sent_at: host.now(),
+        body: Body::Text(sent.body),
+    };
+    let bucket = Cancelling { world: &world, id: id.clone() };
+    let settlements =
+        block_on(handle(QUEUE, &[delivery], &bucket, &world.ledger, &world.out.unused(), &host));
+    assert_eq!(settlements.acknowledged(), 1);
+    assert_eq!((world.objects().len(), world.find(&id).counts.deleted), (20, 10));
+}
+
+#[test]
+fn a_page_may_have_a_megabyte_to_the_byte() {
+    let host = FakeHost::default();
+    // Each is a thousand bytes with its quotes.
+    let world = World::new(&host, (0..1_000).map(|n| format!("a/{n:0996}")));
+    world.accept(&Asked::prefixes(["a/"]));
+    world.settle();
+    assert_eq!(*world.bucket.calls.borrow(), [1_000]);
 }
 
 /// Keys that are a megabyte and a half as JSON: what JSON escapes takes six bytes for one.
