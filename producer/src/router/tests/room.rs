@@ -102,6 +102,7 @@ impl Host for Pausing {
 
     async fn sleep(&self, millis: u64) {
         self.1.borrow_mut().push(millis);
+        self.0.sleep(millis).await;
     }
 }
 
@@ -164,4 +165,53 @@ fn the_outbox_has_a_row_for_each_megabyte_and_none_of_a_request_that_is_refused(
     assert_eq!(rows_after(small), (202, 1));
     let broken = request("POST", "/v1/deletions", whole.into_bytes()[..2_900_000].to_vec());
     assert_eq!(rows_after(broken), (400, 0));
+}
+
+/// A ledger's database that has lost what is in the outbox.
+struct Losing(SqliteDatabase);
+
+impl Database for Losing {
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
+        let reads = |statement: &Statement| {
+            statement.sql.starts_with("SELECT") && statement.sql.contains("FROM outbox")
+        };
+        if statements.iter().any(reads) {
+            return Ok(statements.iter().map(|_| Vec::new()).collect());
+        }
+        self.0.batch(statements).await
+    }
+}
+
+#[test]
+fn nobody_is_told_202_for_messages_that_are_not_in_the_outbox_any_more() {
+    let world = World::new();
+    let ledger = SqlLedger::new(Losing(SqliteDatabase::in_memory().unwrap()));
+    let Ports { queue, limiter, assets, host, memory, config, .. } = world.ports();
+    let ports = Ports { ledger: &ledger, queue, limiter, assets, host, memory, config };
+    // One row is at hand, two are to be read back.
+    let keys: Vec<String> = (0..2_500).map(|n| format!("{n:01000}")).collect();
+    let body = json!({ "objectKeys": keys }).to_string().into_bytes();
+    assert_eq!(block_on(answer(request("POST", "/v1/deletions", body), &ports)).status, 503);
+}
+
+#[test]
+fn a_request_that_says_how_long_it_is_takes_five_times_that() {
+    let body = keys_body(10);
+    let takes = body.len() * 5;
+    for (budget, status) in [(takes, 202), (takes - 1, 503)] {
+        let world = World { memory: MemoryBudget::new(budget), ..World::new() };
+        assert_eq!(world.post(body.clone()).status, status, "{budget}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_the_end_of_a_deletion_asks_less_and_less_often() {
+    let (world, host) = (World::new(), Pausing::default());
+    let Ports { ledger, queue, limiter, assets, memory, config, .. } = world.ports();
+    let ports = Ports { host: &host, ledger, queue, limiter, assets, memory, config };
+    let waited = block_on(answer(request("POST", "/", keys_body(1).into_bytes()), &ports));
+    assert_eq!(waited.status, 202);
+    let pauses = host.1.take();
+    assert_eq!(pauses[..6], [100, 200, 400, 800, 1_600, 2_000], "{pauses:?}");
+    assert!(pauses[5..].iter().all(|&pause| pause == 2_000), "{pauses:?}");
 }

@@ -59,3 +59,16 @@ fn a_page_token_is_of_use_to_whom_it_was_given_only() {
     let status = |token: &str| world.ask_as(token, request("GET", &target, Vec::new())).status;
     assert_eq!((status("owner-token"), status("other-token"), status("s3cret")), (200, 422, 422));
 }
+
+#[test]
+fn whoever_may_not_delete_a_key_is_told_why() {
+    let world = world_with(&[("narrow", json!({"prefixes": ["a/", "legal/"]}))]);
+    for (key, says) in
+        [("legal/x", "the key is protected"), ("b/x", "the key begins with none of the token's prefixes")]
+    {
+        let body = json!({ "objectKeys": [key] }).to_string();
+        let refused = world.ask_as("narrow-token", request("POST", "/v1/deletions", body.into()));
+        assert_eq!(refused.status, 403, "{}", refused.body);
+        assert_eq!(refused.body["errors"][0]["detail"], says);
+    }
+}
