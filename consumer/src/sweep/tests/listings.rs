@@ -111,21 +111,57 @@ fn what_does_not_stay_deleted_is_given_up_after_ten_passes() {
     assert_eq!(world.failures(&id), [("a/".to_owned(), protocol::FailureCode::SweepIncomplete)]);
 }
 
+/// A bucket that lists pages only, so that no range is divided.
+struct Undivided<'a>(&'a FakeBucket<'a>);
+
+impl Bucket for Undivided<'_> {
+    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
+        self.0.delete(call).await
+    }
+
+    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
+        self.0.uploaded_at(key).await
+    }
+
+    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
+        let is_page = call.delimiter.is_none() && call.limit > 1;
+        if is_page { self.0.list(call).await } else { Err(R2Error::Internal) }
+    }
+}
+
+/// Has the first step of a sweep carried out over this bucket, and answers with what the log says of it.
+fn step(world: &World<'_>, bucket: &impl Bucket) -> [String; 2] {
+    let sent = world.queue.borrow_mut().remove(0);
+    let body = Body::Text(sent.body);
+    let delivery = Delivery { message_id: "m".to_owned(), attempts: 1, sent_at: world.host.now(), body };
+    let notices = world.out.unused();
+    let settlements = block_on(handle(QUEUE, &[delivery], bucket, &world.ledger, &notices, world.host));
+    assert_eq!(settlements.acknowledged(), 1);
+    let log = world.host.log.borrow();
+    ["sweep.progressed", "batch.processed"]
+        .map(|name| log.iter().rev().find(|line| line.contains(name)).unwrap().clone())
+}
+
 #[test]
 fn a_step_lists_ten_pages_and_hands_on() {
     let host = FakeHost::default();
-    // It is divided between the first characters, and what is left of the range still has more than ten pages.
-    let objects = ('0'..='2').flat_map(|first| ('A'..='z').map(move |second| format!("a/{first}{second}")));
-    let mut world = World::new(&host, objects);
+    let mut world = World::new(&host, numbered("a/", 30));
     world.bucket.list_max = 1;
     world.accept(&Asked::prefixes(["a/"]));
-    world.deliver(0, false);
-    let log = host.log.borrow();
-    let line = |name: &str| log.iter().find(|line| line.contains(name)).unwrap();
-    assert!(line("sweep.progressed").contains("\"pages\":10,"), "{log:?}");
-    // Those that the division has taken are told too.
+    let [swept, _] = step(&world, &Undivided(&world.bucket));
+    assert!(swept.contains("\"pages\":10,"), "{swept}");
+    assert_eq!((world.objects().len(), world.out.sent.borrow().len()), (20, 1));
+}
+
+#[test]
+fn the_listings_that_a_division_takes_are_told_too() {
+    let host = FakeHost::default();
+    let mut world = World::new(&host, numbered("a/", 30));
+    world.bucket.list_max = 1;
+    world.accept(&Asked::prefixes(["a/"]));
+    let [_, batch] = step(&world, &world.bucket);
     let lists = world.bucket.lists.get();
-    assert!(lists > 10 && line("batch.processed").contains(&format!("\"r2_lists\":{lists},")), "{log:?}");
+    assert!(lists > 10 && batch.contains(&format!("\"r2_lists\":{lists},")), "{lists}: {batch}");
 }
 
 /// A bucket whose deletion is cancelled just before its second listing.
