@@ -68,7 +68,7 @@ fn what_the_ledger_has_settled_stays_settled_when_it_takes_no_record() {
     assert!(is_acknowledged(settlements.of(0)), "it was over before");
     match settlements.of(1) {
         Settlement::Retry { delay_seconds } => {
-            assert!(*delay_seconds > 1, "no longer than a first attempt waits")
+            assert!(*delay_seconds > 1, "no longer than a first attempt waits");
         }
         Settlement::Acknowledge(_) => panic!("acknowledged"),
     }
