@@ -1,4 +1,5 @@
 //! What a deletion's record says of itself.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use futures::executor::block_on;
 use ledger::{DeletionRecord, NewDeletion, NewPart, ProducerLedger, SqlLedger, SqliteDatabase};

@@ -6,6 +6,9 @@ use super::*;
 use crate::{DeleteCall, Listing};
 use ledger::ListedObject;
 
+/// The keys of a listing, and whether it says that there is more.
+type Told = (&'static [&'static str], bool);
+
 /// A bucket that lists what it is told to list, and only says that it deletes.
 #[derive(Default)]
 struct Scripted {
@@ -15,7 +18,7 @@ struct Scripted {
 
 impl Scripted {
     /// With these listings, each of these keys, and whether there is more; then with empty ones.
-    fn new(listings: &[(&[&str], bool)]) -> Self {
+    fn new(listings: &[Told]) -> Self {
         let object = |key: &&str| ListedObject {
             key: (*key).to_owned(),
             size: 1,
@@ -64,9 +67,7 @@ fn sweep_once(world: &World<'_>, bucket: &Scripted) -> bool {
 
 #[test]
 fn a_listing_that_cannot_be_deletes_nothing_of_its_page_and_is_asked_for_again() {
-    /// What is wrong, the pages with whether there are more, and what is gone all the same.
-    type Case = (&'static str, &'static [(&'static [&'static str], bool)], &'static [&'static str]);
-    let cases: &[Case] = &[
+    let cases: &[(&str, &[Told], &[&str])] = &[
         ("another prefix", &[(&["a/1", "b/2"], false)], &[]),
         ("no prefix", &[(&["a"], false)], &[]),
         ("out of order", &[(&["a/2", "a/1"], false)], &[]),
@@ -100,7 +101,7 @@ fn a_listing_in_order_is_deleted_page_by_page() {
 fn what_does_not_stay_deleted_is_given_up_after_ten_passes() {
     let host = FakeHost::default();
     let world = World::new(&host, []);
-    let listings: Vec<(&[&str], bool)> = vec![(&["a/1"], false); 30];
+    let listings: Vec<Told> = vec![(&["a/1"], false); 30];
     let bucket = Scripted::new(&listings);
     let id = world.accept(&Asked::prefixes(["a/"]));
     for _ in 0..5 {
