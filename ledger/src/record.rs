@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::mem;
 
 use protocol::{
@@ -338,7 +337,13 @@ pub(crate) async fn record(
     statements.extend(unreadable.iter().map(|message| keep_message(message, *now)));
     let before_chunks = statements.len();
     let wire: Vec<WireOutcome<'_>> = outcomes.iter().map(WireOutcome::from).collect();
-    let ids: BTreeSet<&str> = wire.iter().map(|outcome| outcome.deletion).collect();
+    // OK to look through all of them because a batch has six: a tree brings a sort, which is a hundredth of the Worker's wasm.
+    let mut ids: Vec<&str> = Vec::new();
+    for WireOutcome { deletion, .. } in &wire {
+        if !ids.contains(deletion) {
+            ids.push(deletion);
+        }
+    }
     statements.push(Statement::new(RECORD_CHUNKS, [json(&wire)?, token.as_str().into(), now_ms.into()]));
     statements.extend(finish(&json(&ids)?, *now, *owe_notices));
 
@@ -369,7 +374,7 @@ fn read_reply(
     batch: &RecordBatch,
     answer: &mut impl Iterator<Item = Vec<Row>>,
 ) -> Result<RecordReply, LedgerError> {
-    let recorded = next_rows(answer)?.iter().map(read_chunk).collect::<Result<BTreeSet<ChunkRef>, _>>()?;
+    let recorded = next_rows(answer)?.iter().map(read_chunk).collect::<Result<Vec<ChunkRef>, _>>()?;
     let settled = |outcome: &ChunkOutcome| {
         (recorded.contains(outcome.chunk()) && outcome.undecided.is_empty()).then_some(Settled(()))
     };
