@@ -48,6 +48,7 @@ mod seal;
 mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+mod spelling;
 mod stats;
 mod sweep;
 mod view;

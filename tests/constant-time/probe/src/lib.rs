@@ -52,6 +52,31 @@ mod problem {
     }
 }
 
+/// What `auth.rs` takes of the producer's `spelling.rs`.
+#[allow(dead_code, reason = "the probe asks for no key")]
+mod spelling {
+    #[derive(Debug)]
+    pub(crate) struct Prefix(String);
+
+    impl Prefix {
+        pub(crate) fn new(text: String) -> Self {
+            Self(text)
+        }
+
+        pub(crate) fn is_within(&self, other: &Self) -> bool {
+            self.0.starts_with(&other.0)
+        }
+    }
+
+    pub(crate) struct Name<'n>(&'n str);
+
+    impl Name<'_> {
+        pub(crate) fn is_within(&mut self, prefix: &Prefix) -> bool {
+            self.0.starts_with(&prefix.0)
+        }
+    }
+}
+
 thread_local! {
     static GIVEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     static TOKENS: RefCell<Option<Tokens>> = const { RefCell::new(None) };
