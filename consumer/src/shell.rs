@@ -1,6 +1,8 @@
-//! The Worker: the only file of this crate that knows the Workers runtime. It translates bindings, and decides nothing.
+//! The Worker: the only file of this crate that names the Workers runtime. It translates bindings, and decides nothing.
 
-use js_sys::{Array, Date, Function, JSON, JsString, Promise, Reflect};
+use std::time::Duration;
+
+use js_sys::{Array, Function, JSON, JsString, Promise, Reflect};
 use ledger::{Binding, D1, ListedObject, SqlLedger, long_text, object, settled};
 use protocol::{
     Event, Log, ObjectKey, QueueError, R2Error, RetryCause, Severity, Timestamp, retry_delay_seconds,
@@ -9,49 +11,13 @@ use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, Response};
+use worker::worker_sys::{Context, Message, MessageBatch};
+use worker::{Date, Delay, Env};
 
 use crate::{
     Body, Bucket, DeleteCall, Delivery, Endpoint, Group, Host, ListCall, Listing, NoticeConfig, Notices,
     Queue, Settlement, Settlements, Webhook, handle, upkeep,
 };
-
-#[wasm_bindgen]
-extern "C" {
-    /// A batch of messages. docs: queues/configuration/javascript-apis.
-    pub type MessageBatch;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn queue(this: &MessageBatch) -> Result<String, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn messages(this: &MessageBatch) -> Result<Array, JsValue>;
-
-    type Message;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn id(this: &Message) -> Result<String, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn timestamp(this: &Message) -> Result<Date, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn attempts(this: &Message) -> Result<f64, JsValue>;
-
-    #[wasm_bindgen(method, getter, catch)]
-    fn body(this: &Message) -> Result<JsValue, JsValue>;
-
-    #[wasm_bindgen(method, catch)]
-    fn ack(this: &Message) -> Result<(), JsValue>;
-
-    #[wasm_bindgen(method, catch)]
-    fn retry(this: &Message, options: &JsValue) -> Result<(), JsValue>;
-
-    #[wasm_bindgen(js_name = setTimeout)]
-    fn set_timeout(callback: &Function, millis: f64) -> JsValue;
-
-    #[wasm_bindgen(js_name = clearTimeout)]
-    fn clear_timeout(timer: &JsValue);
-}
 
 /// The queue handler.
 ///
@@ -59,12 +25,12 @@ extern "C" {
 /// worker-build wires an export of this name. The promise is never rejected: a rejection would take back decisions.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub fn queue(batch: MessageBatch, env: JsValue, _context: JsValue) -> Promise {
+pub fn queue(batch: MessageBatch, env: Env, _context: Context) -> Promise {
     wasm_bindgen_futures::future_to_promise(async move {
-        let queue = batch.queue().unwrap_or_default();
+        let queue = batch.queue().map(String::from).unwrap_or_default();
         let messages: Vec<Message> = batch
             .messages()
-            .map(|messages| messages.iter().map(JsCast::unchecked_into).collect())
+            .map(|messages| messages.iter().map(Message::unchecked_from_js).collect())
             .unwrap_or_default();
         let settlements = process(&queue, &messages, &env).await;
         for (index, message) in messages.iter().enumerate() {
@@ -79,7 +45,7 @@ pub fn queue(batch: MessageBatch, env: JsValue, _context: JsValue) -> Promise {
 /// Exported by hand as [`queue`] is, and never rejected either.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "wasm-bindgen exports only what is public")]
-pub async fn scheduled(_event: JsValue, env: JsValue, _context: JsValue) {
+pub async fn scheduled(_event: JsValue, env: Env, _context: JsValue) {
     match (Binding::find(&env, "DELETIONS", "WorkerQueue"), D1::find(&env, "LEDGER")) {
         (Ok(queue), Ok(ledger)) => upkeep(&SqlLedger::new(ledger), &QueueOut(Some(queue)), &Runtime).await,
         (Err(cause), _) | (_, Err(cause)) => {
@@ -88,7 +54,7 @@ pub async fn scheduled(_event: JsValue, env: JsValue, _context: JsValue) {
     }
 }
 
-async fn process(queue: &str, messages: &[Message], env: &JsValue) -> Settlements {
+async fn process(queue: &str, messages: &[Message], env: &Env) -> Settlements {
     let (bucket, ledger) = match (Binding::find(env, "BUCKET", "R2Bucket"), D1::find(env, "LEDGER")) {
         (Ok(binding), Ok(ledger)) => {
             let bodies = messages.iter().map(|message| message.body().unwrap_or_default()).collect();
@@ -109,7 +75,7 @@ async fn process(queue: &str, messages: &[Message], env: &JsValue) -> Settlement
 }
 
 /// What notices are sent with. Whoever wants none needs no binding for them.
-fn way_out(env: &JsValue) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
+fn way_out(env: &Env) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
     let setting = |name| Reflect::get(env, &JsValue::from_str(name)).ok()?.as_string();
     let config = NoticeConfig::parse(setting("NOTICE_URL").as_deref(), setting("NOTICE_SECRETS").as_deref());
     match (Binding::find(env, "DELETIONS", "WorkerQueue"), config) {
@@ -119,10 +85,12 @@ fn way_out(env: &JsValue) -> (QueueOut, Result<Option<NoticeConfig>, String>) {
 }
 
 fn read(message: &Message, body: &JsValue) -> Delivery {
+    let attempts =
+        Reflect::get(message, &JsValue::from_str("attempts")).ok().and_then(|attempts| attempts.as_f64());
     let sent_at = message.timestamp().map(|date| date.get_time()).unwrap_or_default();
     Delivery {
-        message_id: message.id().unwrap_or_default(),
-        attempts: message.attempts().map_or(1, to_u32).max(1),
+        message_id: message.id().map(String::from).unwrap_or_default(),
+        attempts: attempts.map_or(1, to_u32),
         sent_at: Timestamp::from_millis(to_u64(sent_at)),
         body: match body.dyn_ref::<JsString>() {
             Some(text) => Body::Text(long_text(text)),
@@ -146,7 +114,7 @@ fn settle(message: &Message, settlement: &Settlement) {
 fn retry(message: &Message, delay_seconds: u32) -> Result<(), JsValue> {
     let options = js_sys::Object::new();
     Reflect::set(&options, &JsValue::from_str("delaySeconds"), &JsValue::from(delay_seconds))?;
-    message.retry(&options)
+    message.retry(options.into())
 }
 
 struct R2 {
@@ -228,7 +196,7 @@ impl Bucket for R2 {
 /// When an object was uploaded; what is of no known age must not be taken for old.
 fn uploaded_at(object: &JsValue) -> Result<Timestamp, R2Error> {
     let uploaded = Reflect::get(object, &JsValue::from_str("uploaded")).unwrap_or_default();
-    let millis = uploaded.dyn_ref::<Date>().map(Date::get_time);
+    let millis = uploaded.dyn_ref::<js_sys::Date>().map(js_sys::Date::get_time);
     let known = millis.filter(|millis| *millis >= 0.0).ok_or(R2Error::Other(0))?;
     Ok(Timestamp::from_millis(to_u64(known)))
 }
@@ -277,20 +245,11 @@ impl Drop for Abort {
     }
 }
 
-/// Ends with this: one that nobody waits for any more would keep the invocation alive.
-struct Timer(JsValue);
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        clear_timeout(&self.0);
-    }
-}
-
 struct Runtime;
 
 impl Host for Runtime {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(to_u64(Date::now()))
+        Timestamp::from_millis(Date::now().as_millis())
     }
 
     fn random(&self) -> f64 {
@@ -303,11 +262,7 @@ impl Host for Runtime {
     }
 
     async fn sleep(&self, millis: u64) {
-        #[expect(clippy::cast_precision_loss, reason = "pauses are shorter than 2^53 milliseconds")]
-        let millis = millis as f64;
-        let mut timer = Timer(JsValue::UNDEFINED);
-        let over = Promise::new(&mut |resolve, _| timer.0 = set_timeout(&resolve, millis));
-        drop(JsFuture::from(over).await);
+        Delay::from(Duration::from_millis(millis)).await;
     }
 }
 

@@ -32,8 +32,6 @@ mod skip;
 mod sql_ledger;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(target_arch = "wasm32")]
-mod start;
 mod stats;
 mod sweep;
 mod unreadable;

@@ -403,4 +403,12 @@ mod tests {
             assert!(error.contains(says), "{list}: {error}");
         }
     }
+
+    #[test]
+    fn a_name_has_1_to_64_bytes() {
+        for (bytes, is_name) in [(0, false), (1, true), (63, true), (64, true), (65, false)] {
+            let list = serde_json::json!([{"name": "n".repeat(bytes), "sha256": hex_digest("a-token")}]);
+            assert_eq!(Tokens::from_secrets(None, Some(&list.to_string())).is_ok(), is_name, "{bytes}");
+        }
+    }
 }

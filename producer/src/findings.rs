@@ -70,3 +70,41 @@ impl Kind {
         Err(Problem::new(code, detail).with_errors(listed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{RequestId, Timestamp};
+
+    use super::*;
+
+    fn error() -> FieldError {
+        FieldError { pointer: "#/objectKeys/0".to_owned(), detail: "wrong".to_owned() }
+    }
+
+    #[test]
+    fn whatever_is_wrong_something_is() {
+        assert!(Findings::default().is_empty());
+        let wrong: [fn(&mut Findings); 3] = [
+            |findings| findings.add_invalid(error),
+            |findings| findings.add_forbidden(Forbidden::Protected, error),
+            |findings| findings.add_forbidden(Forbidden::NotAllowed, error),
+        ];
+        for add in wrong {
+            let mut findings = Findings::default();
+            add(&mut findings);
+            assert!(!findings.is_empty());
+            assert!(findings.into_result("keys").is_err());
+        }
+    }
+
+    #[test]
+    fn it_is_said_how_many_are_listed_where_that_is_not_all() {
+        for (count, is_all) in [(ERRORS_LISTED_MAX, true), (ERRORS_LISTED_MAX + 1, false)] {
+            let mut findings = Findings::default();
+            (0..count).for_each(|_| findings.add_invalid(error));
+            let problem = findings.into_result("keys").unwrap_err();
+            let text = problem.into_response(&RequestId::new(Timestamp::from_millis(0), 0)).text();
+            assert_eq!(!text.contains("the first"), is_all, "{text}");
+        }
+    }
+}

@@ -8,7 +8,7 @@
 //!
 //! Deleting: the producer has no binding to a bucket. Finishing what was left half done and removing what is over: the
 //! consumer's upkeep does. What the ledger's queries look like (`ledger`), what a message looks like (`protocol`), and
-//! the Workers runtime, which only `shell.rs` knows, on wasm32.
+//! the Workers runtime, which only `shell.rs` and `start.rs` know, on wasm32.
 
 mod accept;
 mod assets;
@@ -49,6 +49,8 @@ mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
 mod spelling;
+#[cfg(target_arch = "wasm32")]
+mod start;
 mod stats;
 mod sweep;
 mod view;

@@ -146,6 +146,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_line_that_is_just_not_too_long_may_come_in_pieces() {
+        let body = format!("{}\nb\n", "x".repeat(LINE_BYTES_MAX));
+        for first in [LINE_BYTES_MAX - 1, LINE_BYTES_MAX, LINE_BYTES_MAX + 1] {
+            let found = read(body.as_bytes(), &[first]);
+            let whole: Vec<_> = found.iter().map(|(number, text)| (*number, text.is_some())).collect();
+            assert_eq!(whole, [(1, true), (2, true)], "{first}");
+        }
+    }
+
     proptest! {
         #[test]
         fn it_makes_no_difference_in_what_pieces_a_body_comes(

@@ -120,6 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn no_two_filters_have_one_fingerprint() {
+        let of_value = |n: u32| {
+            let query = format!("label.a={n}");
+            fingerprint(&parse(&query).unwrap().0)
+        };
+        let all: std::collections::BTreeSet<String> = (0..400).map(of_value).collect();
+        assert_eq!(all.len(), 400);
+    }
+
+    #[test]
     fn whoever_asks_for_no_state_is_told_every_state() {
         for state in State::ALL {
             let is_named = STATES.split([',', ' ']).any(|word| word == state.as_str());

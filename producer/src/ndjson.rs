@@ -183,6 +183,10 @@ mod tests {
             ("application/json;q=0, */*", true),
             ("text/html, application/xhtml+xml, */*;q=0.8", false),
             ("application/x-ndjson;q=2", false),
+            // No qualities by RFC 9110, 12.4.2, although they could be read as numbers.
+            ("application/x-ndjson;q=0.0001", false),
+            ("application/x-ndjson;q=00.5", false),
+            ("application/x-ndjson;q=+0.5", false),
             ("nonsense", false),
         ] {
             assert_eq!(is_preferred(Some(accept)), Ok(ndjson), "{accept}");

@@ -115,6 +115,7 @@ impl<'a> Bucket<'a> {
         while !sum.rest.is_empty() {
             let attempt = Attempt {
                 keys: &keys,
+                delivery: None,
                 undecided: Vec::new(),
                 requested_at,
                 looks: Looks::Never,

@@ -302,3 +302,20 @@ fn a_deletion_is_forgotten_a_week_after_its_end_and_one_with_failures_a_month_af
         ["1", "2", "3"].map(|key| block_on(world.ledger.find_idempotency_key("backend", key)).unwrap());
     assert_eq!(free, [None, None, None], "their Idempotency-Keys are free again");
 }
+
+#[test]
+fn a_round_says_how_many_messages_it_has_sent_again_and_of_how_many_deletions() {
+    let host = FakeHost::default();
+    let world = World::new(&host);
+    for number in 1..=2 {
+        // Three messages, in two rows.
+        world.accept(number, 3_000);
+    }
+    host.advance(LOST_MS + 1);
+    world.upkeep();
+    let log = host.log.borrow();
+    let resent = |line: &&String| line.contains("\"deletion.resent\"") && line.contains("\"messages\":3");
+    assert_eq!(log.iter().filter(resent).count(), 2, "{log:?}");
+    let round = log.iter().find(|line| line.contains("\"upkeep.finished\"")).unwrap();
+    assert!(round.contains("\"resent\":2,"), "{round}");
+}

@@ -20,10 +20,14 @@ use crate::openapi::tests::Description;
 
 mod authorization;
 mod bodies;
+mod cancel;
+mod pages;
 mod parts;
 mod reads;
 mod redrive;
+mod room;
 mod sweeps;
+mod visibility;
 mod wait;
 
 #[derive(Default)]

@@ -12,6 +12,7 @@ mod memory;
 mod model;
 mod report;
 mod scale;
+mod size;
 mod start;
 
 use std::{path::PathBuf, process::Command};
@@ -26,6 +27,7 @@ use crate::{
     project::{Project, Worker},
     run,
     setup::Toolbox,
+    workers,
 };
 
 /// How `cargo xtask bench` was called.
@@ -65,6 +67,8 @@ pub enum Bench {
     Scale,
     /// What limits a deletion of ten million, a billion and a trillion keys: on paper, nothing is measured (docs/scale.md)
     Model,
+    /// What the wasm of each Worker is made of
+    Size,
     /// The memory that the producer takes for large requests, several at once
     Memory,
     /// What deletions cost: the operations of each service that is paid for, counted, times its price
@@ -124,6 +128,11 @@ impl Bench {
                 for (heading, table) in model::tables(model::Assumptions::USUAL) {
                     output::say(format!("\n{heading}\n\n{table}"));
                 }
+                Ok(Vec::new())
+            }
+            Self::Size => {
+                workers::build(setting.toolbox, &Worker::ALL)?;
+                output::say(format!("\n{}", size::table(setting.toolbox)?));
                 Ok(Vec::new())
             }
             Self::Memory => memory::run(setting),

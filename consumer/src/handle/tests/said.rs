@@ -68,7 +68,7 @@ fn what_the_ledger_has_settled_stays_settled_when_it_takes_no_record() {
     assert!(is_acknowledged(settlements.of(0)), "it was over before");
     match settlements.of(1) {
         Settlement::Retry { delay_seconds } => {
-            assert!(*delay_seconds > 1, "no longer than a first attempt waits")
+            assert!(*delay_seconds > 1, "no longer than a first attempt waits");
         }
         Settlement::Acknowledge(_) => panic!("acknowledged"),
     }
@@ -85,7 +85,7 @@ fn a_message_that_the_batch_does_not_have_is_not_acknowledged() {
 #[test]
 fn a_call_names_its_keys_as_a_json_array() {
     let keys = ["a", "b\"\\\n", "é"].map(|key| ObjectKey::parse(key).unwrap());
-    let json = crate::DeleteCall::new(&keys).unwrap().keys_json();
+    let json = crate::DeleteCall::new(&keys, &[0, 1, 2]).unwrap().keys_json();
     assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), ["a", "b\"\\\n", "é"]);
 }
 

@@ -122,3 +122,34 @@ fn a_step_that_is_to_be_tried_again_says_why_and_when() {
     assert!(swept["delay_seconds"].as_u64().unwrap() >= 2, "{swept}");
     assert_eq!(swept["is_over"], false);
 }
+
+#[test]
+fn a_sweep_whose_attempts_are_used_up_says_how_many_keys_it_has_failed() {
+    let host = FakeHost::default();
+    let world = World::new(&host, numbered("p/", 3));
+    world.accept(&Asked::prefixes(["p/"]));
+    world.bucket.next_errors.borrow_mut().push(R2Error::TooManyRequests);
+    world.deliver(0, false);
+    world.queue.borrow_mut()[0].is_dead = true;
+    world.deliver(0, false);
+    let [_, given_up] = events(&host, "sweep.progressed").try_into().unwrap();
+    // The prefix is one of them.
+    assert_eq!(numbers(&given_up, ["keys_failed", "keys_undecided"]), [4, 0].map(Some), "{given_up}");
+    assert_eq!((&given_up["error.type"], &given_up["is_over"]), (&"sweep_incomplete".into(), &true.into()));
+}
+
+#[test]
+fn a_sweep_that_is_to_wait_is_not_overdue_before_that() {
+    let host = FakeHost::default();
+    let world = World::new(&host, numbered("p/", 3));
+    world.accept(&Asked::prefixes(["p/"]));
+    world.bucket.next_errors.borrow_mut().push(R2Error::NotEntitled);
+    assert_eq!(world.deliver_batch(), [false]);
+    assert_eq!(world.event("sweep.progressed")["delay_seconds"], 300);
+    // Ten minutes after it was due.
+    for (minutes, woken) in [(14, 0), (2, 1)] {
+        host.advance(minutes * MINUTE_MS);
+        block_on(upkeep(&world.ledger, &world.out, &host));
+        assert_eq!(world.out.sent.take().len(), woken, "after {minutes} minutes more");
+    }
+}

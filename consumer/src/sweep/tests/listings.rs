@@ -6,6 +6,9 @@ use super::*;
 use crate::{DeleteCall, Listing};
 use ledger::ListedObject;
 
+/// The keys of a listing, and whether it says that there is more.
+type Told = (&'static [&'static str], bool);
+
 /// A bucket that lists what it is told to list, and only says that it deletes.
 #[derive(Default)]
 struct Scripted {
@@ -15,7 +18,7 @@ struct Scripted {
 
 impl Scripted {
     /// With these listings, each of these keys, and whether there is more; then with empty ones.
-    fn new(listings: &[(&[&str], bool)]) -> Self {
+    fn new(listings: &[Told]) -> Self {
         let object = |key: &&str| ListedObject {
             key: (*key).to_owned(),
             size: 1,
@@ -64,7 +67,7 @@ fn sweep_once(world: &World<'_>, bucket: &Scripted) -> bool {
 
 #[test]
 fn a_listing_that_cannot_be_deletes_nothing_of_its_page_and_is_asked_for_again() {
-    let cases: &[(&str, &[(&[&str], bool)], &[&str])] = &[
+    let cases: &[(&str, &[Told], &[&str])] = &[
         ("another prefix", &[(&["a/1", "b/2"], false)], &[]),
         ("no prefix", &[(&["a"], false)], &[]),
         ("out of order", &[(&["a/2", "a/1"], false)], &[]),
@@ -98,7 +101,7 @@ fn a_listing_in_order_is_deleted_page_by_page() {
 fn what_does_not_stay_deleted_is_given_up_after_ten_passes() {
     let host = FakeHost::default();
     let world = World::new(&host, []);
-    let listings: Vec<(&[&str], bool)> = vec![(&["a/1"], false); 30];
+    let listings: Vec<Told> = vec![(&["a/1"], false); 30];
     let bucket = Scripted::new(&listings);
     let id = world.accept(&Asked::prefixes(["a/"]));
     for _ in 0..5 {
@@ -111,22 +114,110 @@ fn what_does_not_stay_deleted_is_given_up_after_ten_passes() {
     assert_eq!(world.failures(&id), [("a/".to_owned(), protocol::FailureCode::SweepIncomplete)]);
 }
 
+/// A bucket that lists pages only, so that no range is divided.
+struct Undivided<'a>(&'a FakeBucket<'a>);
+
+impl Bucket for Undivided<'_> {
+    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
+        self.0.delete(call).await
+    }
+
+    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
+        self.0.uploaded_at(key).await
+    }
+
+    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
+        let is_page = call.delimiter.is_none() && call.limit > 1;
+        if is_page { self.0.list(call).await } else { Err(R2Error::Internal) }
+    }
+}
+
+/// Has the first step of a sweep carried out over this bucket, and answers with what the log says of it.
+fn step(world: &World<'_>, bucket: &impl Bucket) -> [String; 2] {
+    let sent = world.queue.borrow_mut().remove(0);
+    let body = Body::Text(sent.body);
+    let delivery = Delivery { message_id: "m".to_owned(), attempts: 1, sent_at: world.host.now(), body };
+    let notices = world.out.unused();
+    let settlements = block_on(handle(QUEUE, &[delivery], bucket, &world.ledger, &notices, world.host));
+    assert_eq!(settlements.acknowledged(), 1);
+    let log = world.host.log.borrow();
+    ["sweep.progressed", "batch.processed"]
+        .map(|name| log.iter().rev().find(|line| line.contains(name)).unwrap().clone())
+}
+
 #[test]
 fn a_step_lists_ten_pages_and_hands_on() {
     let host = FakeHost::default();
-    let mut world = World::new(&host, numbered("a/", 15));
+    let mut world = World::new(&host, numbered("a/", 30));
     world.bucket.list_max = 1;
-    // Nothing is divided, so that only pages are listed.
-    let id = world.accept(&Asked { verify: true, fence: Fence::Off, ..Asked::prefixes(["zz/"]) });
-    world.settle();
-    assert_eq!(world.find(&id).state, State::Succeeded);
-    let before = world.bucket.lists.get();
     world.accept(&Asked::prefixes(["a/"]));
-    world.deliver(0, false);
-    let pages = host.log.borrow().iter().rev().find(|line| line.contains("sweep.progressed")).cloned();
-    assert!(pages.as_ref().is_some_and(|line| line.contains("\"pages\":10,")), "{pages:?}");
-    assert!(world.bucket.lists.get() - before >= 10);
-    assert!(!world.queue.borrow().is_empty());
+    let [swept, _] = step(&world, &Undivided(&world.bucket));
+    assert!(swept.contains("\"pages\":10,"), "{swept}");
+    assert_eq!((world.objects().len(), world.out.sent.borrow().len()), (20, 1));
+}
+
+#[test]
+fn the_listings_that_a_division_takes_are_told_too() {
+    let host = FakeHost::default();
+    let mut world = World::new(&host, numbered("a/", 30));
+    world.bucket.list_max = 1;
+    world.accept(&Asked::prefixes(["a/"]));
+    let [_, batch] = step(&world, &world.bucket);
+    let lists = world.bucket.lists.get();
+    assert!(lists > 10 && batch.contains(&format!("\"r2_lists\":{lists},")), "{lists}: {batch}");
+}
+
+/// A bucket whose deletion is cancelled just before its second listing.
+struct Cancelling<'a> {
+    world: &'a World<'a>,
+    id: DeletionId,
+}
+
+impl Bucket for Cancelling<'_> {
+    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
+        self.world.bucket.delete(call).await
+    }
+
+    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
+        self.world.bucket.uploaded_at(key).await
+    }
+
+    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
+        if self.world.bucket.lists.get() == 1 {
+            assert!(self.world.ledger.cancel_deletion(&self.id, self.world.host.now()).await.unwrap());
+        }
+        self.world.bucket.list(call).await
+    }
+}
+
+#[test]
+fn a_deletion_that_is_cancelled_within_a_step_loses_no_further_page() {
+    let host = FakeHost::default();
+    let mut world = World::new(&host, numbered("a/", 30));
+    world.bucket.list_max = 10;
+    let id = world.accept(&Asked::prefixes(["a/"]));
+    let sent = world.queue.borrow_mut().remove(0);
+    let delivery = Delivery {
+        message_id: "m".to_owned(),
+        attempts: 1,
+        sent_at: host.now(),
+        body: Body::Text(sent.body),
+    };
+    let bucket = Cancelling { world: &world, id: id.clone() };
+    let settlements =
+        block_on(handle(QUEUE, &[delivery], &bucket, &world.ledger, &world.out.unused(), &host));
+    assert_eq!(settlements.acknowledged(), 1);
+    assert_eq!((world.objects().len(), world.find(&id).counts.deleted), (20, 10));
+}
+
+#[test]
+fn a_page_may_have_a_megabyte_to_the_byte() {
+    let host = FakeHost::default();
+    // Each is a thousand bytes with its quotes.
+    let world = World::new(&host, (0..1_000).map(|n| format!("a/{n:0996}")));
+    world.accept(&Asked::prefixes(["a/"]));
+    world.settle();
+    assert_eq!(*world.bucket.calls.borrow(), [1_000]);
 }
 
 /// Keys that are a megabyte and a half as JSON: what JSON escapes takes six bytes for one.

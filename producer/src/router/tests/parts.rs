@@ -237,3 +237,16 @@ fn what_is_cancelled_or_somebody_elses_takes_no_parts() {
     assert_eq!(world.put(&id, 2, &keys(0..1)).body["code"], "parts_closed");
     assert_eq!(world.seal(&id, 1, 5).body["code"], "deletion_cancelled");
 }
+
+#[test]
+fn a_seal_says_how_many_keys_there_are_as_a_number_that_can_be() {
+    let world = World::new();
+    let begun = world.post(r#"{"in_parts":true}"#);
+    let target = format!("/v1/deletions/{}/seal", begun.body["id"].as_str().unwrap());
+    let most = (1_u64 << 53) - 1;
+    for (keys, status) in [(0, 422), (1, 409), (most, 409), (most + 1, 422), (u64::MAX, 422)] {
+        let said = json!({"parts": 1, "total_keys": keys}).to_string();
+        let answer = world.ask(request("POST", &target, said.into_bytes()));
+        assert_eq!(answer.status, status, "{keys}: {}", answer.body);
+    }
+}

@@ -341,3 +341,20 @@ fn a_cancellation_is_never_answered_with_a_deletion_that_goes_on() {
     assert!(states.contains(&"cancelled".to_owned()) && states.contains(&"failed".to_owned()), "{states:?}");
     assert!(states.iter().all(|state| ["cancelled", "failed"].contains(&state.as_str())), "{states:?}");
 }
+
+#[test]
+fn a_redrive_over_a_filter_takes_a_hundred_deletions_and_says_when_there_are_more() {
+    let world = World::new();
+    let dry_run = || {
+        let answer =
+            world.ask(request("POST", "/v1/redrives", json!({"dry_run": true}).to_string().into_bytes()));
+        (answer.body["redrives"].as_array().unwrap().len(), answer.body["more"].as_bool().unwrap())
+    };
+    for count in 1..=101 {
+        let id = world.post(keys_body(1)).body["id"].as_str().unwrap().to_owned();
+        world.consume(&id, 1);
+        if count >= 100 {
+            assert_eq!(dry_run(), (100, count > 100));
+        }
+    }
+}

@@ -278,3 +278,49 @@ fn a_deletion_in_parts_can_be_verified_and_has_a_receipt() {
     let digest = KeyDigest::default().with("b").with("a").to_string();
     assert_eq!(receipt.body["deleted_keys_digest"]["value"], digest);
 }
+
+#[test]
+fn a_plan_is_of_its_prefixes_in_any_order_and_lets_a_tenth_more_through() {
+    let world = sweeping();
+    let mut bucket = [many("a/", 200), many("b/", 100)].concat();
+    let planned = world.ask_for(&json!({"prefixes": ["a/", "b/"], "dry_run": true}));
+    world.sweep(&mut bucket);
+    let plan = &planned.body["id"];
+    let more = world.ask_for(&json!({"plan": plan, "prefixes": ["a/", "b/", "c/"]}));
+    assert_eq!(more.status, 422, "{}", more.body);
+    for (more, state) in [(31, "failed"), (30, "succeeded")] {
+        let mut bucket = [many("a/", 200), many("b/", 100 + more)].concat();
+        let deletion = world.ask_for(&json!({"plan": plan, "prefixes": ["b/", "a/"]}));
+        assert_eq!(deletion.status, 202, "{}", deletion.body);
+        world.sweep(&mut bucket);
+        assert_eq!(world.own(&deletion.body["id"])["state"], state, "{more} more");
+    }
+}
+
+#[test]
+fn the_call_that_answers_for_each_key_deletes_by_key_only() {
+    let world = sweeping();
+    for (name, value) in [
+        ("prefixes", json!(["a/"])),
+        ("project", json!("42")),
+        ("max_objects", json!(5)),
+        ("dry_run", json!(true)),
+        ("verify", json!(true)),
+        ("plan", json!("del_01kaszq5m0zzzzzzzzzzzzzzzz")),
+    ] {
+        let body = json!({"objectKeys": ["k"], name: value}).to_string();
+        let refused = world.ask_as("owner-token", request("POST", "/", body.into_bytes()));
+        let error = &refused.body["errors"][0];
+        assert_eq!((refused.status, &error["pointer"]), (422, &json!(format!("#/{name}"))), "{name}");
+        assert!(error["detail"].as_str().unwrap().contains("by key only"), "{error}");
+    }
+    assert!(world.queue.stored.borrow().is_empty());
+}
+
+#[test]
+fn a_prefix_may_be_as_long_as_a_key() {
+    for (bytes, status) in [(1_024, 202), (1_025, 422)] {
+        let prefix = format!("{}/", "p".repeat(bytes - 1));
+        assert_eq!(sweeping().ask_for(&json!({"prefixes": [prefix]})).status, status, "{bytes}");
+    }
+}

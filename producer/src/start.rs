@@ -1,6 +1,6 @@
 //! What worker-build's script (its `shim.js`) wants of the wasm, so that a new instance takes the place of one that failed.
 //!
-//! Here because both Workers need it. The crate `worker` of the same version has it too, but also classes for streams, R2 and containers, which stay in the
+//! The crate `worker` of the same version has it too, but also classes for streams, R2 and containers, which stay in the
 //! wasm whether anybody uses them or not: they were a twentieth of it.
 
 use std::panic;
