@@ -48,6 +48,7 @@ mod seal;
 mod sending;
 #[cfg(target_arch = "wasm32")]
 mod shell;
+mod spelling;
 #[cfg(target_arch = "wasm32")]
 mod start;
 mod stats;

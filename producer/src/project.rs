@@ -1,6 +1,7 @@
 use protocol::limits::KEY_BYTES_MAX;
 
 use crate::config::parse_list;
+use crate::spelling;
 
 /// How the keys of a project begin, whichever project it is: the setting `PROJECT_TEMPLATES`.
 ///
@@ -9,7 +10,11 @@ use crate::config::parse_list;
 /// still read one key differently, which is why not every id is one that can be expanded, see [`expand`](Self::expand).
 #[derive(Debug, Default)]
 pub(crate) struct ProjectTemplates {
+    /// As they are written, which is how their keys may be listed.
     templates: Vec<Template>,
+    /// The same in NFC, which is what they are compared in. An id is ASCII, and so is what comes behind it: neither is ever one
+    /// character with what comes before.
+    composed: Vec<Template>,
     /// Whether a template ends an id by `-`, so that no id may have one.
     ends_by_dash: bool,
 }
@@ -61,16 +66,19 @@ impl ProjectTemplates {
                 texts.len()
             ));
         }
-        let mut templates: Vec<Template> = Vec::new();
+        let (mut templates, mut composed) = (Vec::new(), Vec::new());
         for (number, text) in (1_usize..).zip(&texts) {
-            let template = Template::parse(text).and_then(|template| {
-                if templates.contains(&template) { Err("is there twice") } else { Ok(template) }
-            });
-            templates.push(template.map_err(|wrong| format!("{SETTING}: template {number} {wrong}"))?);
+            let wrong = |wrong| format!("{SETTING}: template {number} {wrong}");
+            let template = Template::parse(&spelling::composed(text)).map_err(wrong)?;
+            if composed.contains(&template) {
+                return Err(wrong("is there twice"));
+            }
+            composed.push(template);
+            templates.push(Template::parse(text).map_err(wrong)?);
         }
         let ends_by_dash =
             templates.iter().any(|Template { tail, .. }| tail.starts_with('-') || tail.ends_with('-'));
-        Ok(Self { templates, ends_by_dash })
+        Ok(Self { templates, composed, ends_by_dash })
     }
 
     /// The prefixes that the keys of a project begin with, one for each template, in their order.
@@ -91,14 +99,14 @@ impl ProjectTemplates {
         if !self.is_well_formed(id) {
             return Err(self.form());
         }
-        let prefixes = self.prefixes(id);
+        let prefixes = prefixes(&self.composed, id);
         if self.reaches_beginnings(&prefixes) {
             return Err(format!(
                 "this id is a part of the beginnings in {SETTING}: its prefix would match other projects, too"
             ));
         }
         for prefix in &prefixes {
-            let others = self.templates.iter().filter_map(|template| self.reached_by(prefix, template));
+            let others = self.composed.iter().filter_map(|template| self.reached_by(prefix, template));
             if let Some(other) = others.into_iter().find(|&other| other != id && self.is_id(other)) {
                 return Err(format!(
                     "by {SETTING} the keys of this project and those of {other:?} cannot be told apart: a prefix of \
@@ -106,18 +114,13 @@ impl ProjectTemplates {
                 ));
             }
         }
-        Ok(prefixes)
-    }
-
-    fn prefixes(&self, id: &str) -> Vec<String> {
-        self.templates.iter().map(|Template { head, tail }| [head, id, tail].concat()).collect()
+        Ok(self::prefixes(&self.templates, id))
     }
 
     /// Whether one of an id's prefixes matches all that a template does, whatever the id.
     fn reaches_beginnings(&self, prefixes: &[String]) -> bool {
-        let reaches = |prefix: &String| {
-            self.templates.iter().any(|template| template.head.starts_with(prefix.as_str()))
-        };
+        let reaches =
+            |prefix: &String| self.composed.iter().any(|template| template.head.starts_with(prefix.as_str()));
         prefixes.iter().any(reaches)
     }
 
@@ -132,7 +135,7 @@ impl ProjectTemplates {
 
     /// Whether a project can be called so: well-formed, and none of its prefixes is how a template begins.
     fn is_id(&self, text: &str) -> bool {
-        self.is_well_formed(text) && !self.reaches_beginnings(&self.prefixes(text))
+        self.is_well_formed(text) && !self.reaches_beginnings(&prefixes(&self.composed, text))
     }
 
     fn is_well_formed(&self, id: &str) -> bool {
@@ -176,6 +179,10 @@ impl Template {
         }
         Ok(Self { head: head.to_owned(), tail: tail.to_owned() })
     }
+}
+
+fn prefixes(templates: &[Template], id: &str) -> Vec<String> {
+    templates.iter().map(|Template { head, tail }| [head, id, tail].concat()).collect()
 }
 
 #[cfg(test)]
@@ -321,6 +328,18 @@ mod tests {
             let error = ProjectTemplates::parse(Some(list)).unwrap_err();
             assert!(error.starts_with("PROJECT_TEMPLATES: expected JSON like"), "{list}: {error}");
         }
+    }
+
+    #[test]
+    fn templates_are_the_same_and_meet_however_they_are_spelt_and_are_swept_as_they_are_written() {
+        let error = parse(&["é_{id}/", "e\u{301}_{id}/"]).unwrap_err();
+        assert_eq!(error, "PROJECT_TEMPLATES: template 2 is there twice");
+        let templates = ["é_{id}_", "e\u{301}_proj_{id}_", "\u{212A}/{id}/", "K/{id}/é/"];
+        let prefixes = ["é_42_", "e\u{301}_proj_42_", "\u{212A}/42/", "K/42/é/"];
+        assert_eq!(parse(&templates).unwrap().expand("42").unwrap(), prefixes);
+        assert!(refused(&templates, "proj").contains("part of the beginnings"));
+        let meeting = ["é_{id}/", "e\u{301}_a/{id}/"];
+        assert!(refused(&meeting, "a").contains("part of the beginnings"));
     }
 
     /// Says by trying whose keys there are: it knows the templates as texts, and nothing of how they are read above.

@@ -1,7 +1,7 @@
 //! The Worker: the only file of this crate that the Workers runtime calls with something to do. It translates bindings, and
 //! decides nothing.
 
-use js_sys::{Array, Date, Function, JSON, Object, Promise, Reflect, Uint8Array};
+use js_sys::{Array, Date, Function, JSON, JsString, Object, Promise, Reflect, Uint8Array};
 use ledger::{Binding, D1, SqlLedger, object};
 use protocol::{Event, Log, QueueError, Severity, Timestamp};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -323,6 +323,11 @@ impl Assets for Files {
         let text = async { JsFuture::from(file.text()?).await };
         text.await.ok().and_then(|text| text.as_string()).ok_or_else(|| format!("{path} broke off"))
     }
+}
+
+/// A text in a normalisation form of Unicode, by the form's name.
+pub(crate) fn normalize(text: &str, form: &str) -> String {
+    JsString::from(text).normalize(form).into()
 }
 
 struct Runtime;

@@ -19,8 +19,8 @@ use crate::{
 
 /// What a Worker's wasm may take. Cloudflare's limit is 3 MB gzipped; these keep the start-up short. They are what either
 /// Worker takes, and little more; whoever raises them says what for.
-const RAW_BYTES_MAX: usize = 365_000;
-const GZIPPED_BYTES_MAX: usize = 153_000;
+const RAW_BYTES_MAX: usize = 370_000;
+const GZIPPED_BYTES_MAX: usize = 156_000;
 const _: () = assert!(GZIPPED_BYTES_MAX < RAW_BYTES_MAX);
 
 /// Builds `workers` and prints the size of each.
@@ -159,6 +159,6 @@ mod tests {
     #[test]
     fn a_size_reads_with_its_limits() {
         let size = Size { raw: 171_200, gzipped: 70_000 };
-        assert_eq!(size.to_string(), "172 KB of wasm (at most 365), 70 KB gzipped (at most 153)");
+        assert_eq!(size.to_string(), "172 KB of wasm (at most 370), 70 KB gzipped (at most 156)");
     }
 }

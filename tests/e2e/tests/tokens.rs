@@ -14,6 +14,7 @@ const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 const BACKEND: &str = "0f01c67366ae8bd8ec351ff4bd9c0a5408d203824427c1b081568a3e5347e28e";
 const BACKEND_BEFORE: &str = "77c4e4825ef3caef1a8afb15bb146d7e73c3a82322ba04d1316a4ac12b913d19";
 const PROJECT: &str = "ef0262aa48a6ceaa9ff9146dd394f9fd762a3c33650f1dfe22d0b0a072d1b540";
+const UNICODE: &str = "1080c48e3330f8bb7b40e0ed755922270b1bef5ec86050f1ceed2f446dfc518f";
 const SUPPORT: &str = "fdee6dc8f42c80217cdf72268543b35a301688e3db2a064bd11382a4e0a86f19";
 
 fn start_with(tokens: &Value, vars: &[(&str, toml::Value)]) -> Result<Pair> {
@@ -36,8 +37,8 @@ fn refusal(answer: &Answer) -> Result<(u16, String, Vec<String>)> {
     Ok((answer.status, body["code"].as_str().unwrap_or_default().to_owned(), pointers))
 }
 
-/// 1. Four tokens beside the simple one, two of which are one caller's: its new and its old one.
-/// 2. What a token may not delete, or nobody may, is refused as a whole, and pointed at.
+/// 1. Five tokens beside the simple one, two of which are one caller's: its new and its old one.
+/// 2. What a token may not delete, or nobody may, is refused as a whole, and pointed at, however it is spelt.
 /// 3. A deletion is seen by both tokens of its caller and by whoever operates; to the other it is not there.
 /// 4. In the bucket only what was allowed is gone, and no token is in the log.
 #[test]
@@ -46,18 +47,19 @@ fn each_token_may_do_what_it_was_given_and_sees_what_is_its_own() -> Result<()> 
     let tokens = json!([
         {"name": "backend", "sha256": [BACKEND, BACKEND_BEFORE]},
         {"name": "project", "sha256": PROJECT, "prefixes": ["proj_42/"]},
+        {"name": "unicode", "sha256": UNICODE, "prefixes": ["\u{212A}/\u{e9}/", "caf"]},
         {"name": "support", "sha256": SUPPORT, "roles": ["operate", "read"]},
     ]);
     // As wrangler's file says it: the runtime gives the Worker a list, and no text.
-    let protected = toml::Value::from(vec!["legal-hold/"]);
+    let protected = toml::Value::from(vec!["legal-hold/", "café/"]);
     let pair = start_with(&tokens, &[("PROTECTED_PREFIXES", protected)])?;
-    let [backend, before, project, support] =
-        ["backend", "backend-token-before", "project", "support"].map(|name| {
+    let [backend, before, project, unicode, support] =
+        ["backend", "backend-token-before", "project", "unicode", "support"].map(|name| {
             let token =
                 if name.contains("token") { format!("e2e-{name}") } else { format!("e2e-{name}-token") };
             pair.api().with_token(&token)
         });
-    let objects = ["proj_42/a", "proj_421/a", "legal-hold/a"].map(str::to_owned);
+    let objects = ["proj_42/a", "proj_421/a", "legal-hold/a", "café/a"].map(str::to_owned);
     pair.gateway().put(&objects, 1)?;
 
     // (2)
@@ -67,6 +69,16 @@ fn each_token_may_do_what_it_was_given_and_sees_what_is_its_own() -> Result<()> 
     for api in [&pair.api(), &backend, &project] {
         let refused = refusal(&post(api, &["legal-hold/a", "proj_42/a"])?)?;
         assert_eq!(refused, (403, "key_protected".to_owned(), pointers(&["#/objectKeys/0"])));
+    }
+    // The runtime of the Worker normalises: U+0301 behind the e is the é, and U+212A is the K.
+    for (api, key, code) in [
+        (&pair.api(), "cafe\u{301}/a", "key_protected"),
+        (&unicode, "caf\u{e9}/a", "key_protected"),
+        (&unicode, "cafe\u{301}/a", "key_protected"),
+        (&unicode, "k/a", "key_not_allowed"),
+    ] {
+        let refused = refusal(&post(api, &["K/e\u{301}/a", key])?)?;
+        assert_eq!(refused, (403, code.to_owned(), pointers(&["#/objectKeys/1"])), "{key}");
     }
     let refused = post(&support, &["proj_42/a"])?;
     assert_eq!(refusal(&refused)?.1, "insufficient_scope");
@@ -78,6 +90,8 @@ fn each_token_may_do_what_it_was_given_and_sees_what_is_its_own() -> Result<()> 
     assert!(pair.gateway().sql("SELECT id FROM deletions", &[])?.is_empty());
 
     // (3)
+    let accepted: Value = post(&unicode, &["\u{212A}/\u{e9}/a", "K/e\u{301}/a"])?.expect(202)?;
+    pair.settle(accepted["id"].as_str().context("an id")?)?;
     let accepted: Value = post(&before, &["proj_42/a"])?.expect(202)?;
     assert_eq!(accepted["requested_by"], "backend");
     let id = accepted["id"].as_str().context("an id")?;
@@ -101,7 +115,7 @@ fn each_token_may_do_what_it_was_given_and_sees_what_is_its_own() -> Result<()> 
     assert_eq!(pair.api().with_token(BACKEND).get("/v1/unreadable-messages")?.status, 401);
 
     // (4)
-    assert_eq!(pair.keys()?, ["legal-hold/a", "proj_421/a"]);
+    assert_eq!(pair.keys()?, ["café/a", "legal-hold/a", "proj_421/a"]);
     assert!(!pair.log()?.contains("-token"));
     Ok(())
 }

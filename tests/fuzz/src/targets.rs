@@ -13,6 +13,7 @@ use protocol::{
     group_into_sends, notice_delay_seconds, pack_keys, retry_delay_seconds,
 };
 use serde_json::Value;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::json::Json;
 use crate::service::{Answer, OTHER_TOKEN, PREFIX, PROTECTED, Service, TOKEN, post, request};
@@ -307,8 +308,8 @@ pub(crate) fn authorization(input: &[u8]) {
     });
 }
 
-/// A prefix, a protected prefix and a key, one a line: the key is taken where it begins, byte for byte, with the one
-/// and not with the other.
+/// A prefix, a protected prefix and a key, one a line: the key is taken where R2's object of that name begins with the one, and
+/// neither it nor the key, in any form, with the other.
 pub(crate) fn scope(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let mut lines = text.splitn(3, '\n');
@@ -320,18 +321,29 @@ pub(crate) fn scope(input: &[u8]) {
     }
     let check = |ask: &dyn Fn(&[u8]) -> Answer| {
         let answer = ask(serde_json::json!({ "objectKeys": [key] }).to_string().as_bytes());
-        let begins = |with: &str| key.as_bytes().starts_with(with.as_bytes());
-        let expected = is_key(key) && begins(prefix) && !begins(protected);
+        let is_within = nfc(key).starts_with(&nfc(prefix));
+        let is_protected =
+            [nfc, nfd, str::to_owned].iter().any(|form| form(key).starts_with(&form(protected)));
+        let expected = is_key(key) && is_within && !is_protected;
         assert_eq!(answer.status == 202, expected, "{}", answer.text);
         if !expected {
             assert_refused(&answer, "a key");
         }
         // A sweep is refused as soon as one such key could be in it.
         let answer = ask(serde_json::json!({ "prefixes": [key], "dry_run": true }).to_string().as_bytes());
-        let overlaps = begins(protected) || protected.as_bytes().starts_with(key.as_bytes());
-        assert!(answer.status != 202 || begins(prefix) && !overlaps, "a sweep of more than is allowed");
+        let overlaps = [nfc, nfd, str::to_owned].iter().any(|form| form(protected).starts_with(&form(key)));
+        let is_swept = answer.status == 202;
+        assert!(!is_swept || is_within && !is_protected && !overlaps, "a sweep of more than is allowed");
     };
     with_service(|service| service.with_scope(prefix, protected, check));
+}
+
+fn nfc(text: &str) -> String {
+    text.nfc().collect()
+}
+
+fn nfd(text: &str) -> String {
+    text.nfd().collect()
 }
 
 /// Most keys that are packed, and most bytes of them: more than one message of either, and quick all the same.
