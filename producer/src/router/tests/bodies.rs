@@ -124,6 +124,34 @@ fn what_is_wrong_is_pointed_at() {
     check_json(deep, 422, invalid, &["#/objectKeys/0\"", "expected a string"]);
 }
 
+/// Also where it says the same twice: which of the two was meant, nobody knows once they differ.
+#[test]
+fn a_member_that_is_there_twice_is_refused_and_named() {
+    let plan = "del_01kaszq5m0zzzzzzzzzzzzzzzz";
+    for (name, value) in [
+        ("objectKeys", json!(["b"])),
+        ("in_parts", json!(false)),
+        ("delay_seconds", json!(5)),
+        ("fence", json!("always")),
+        ("labels", json!({"ticket": "42"})),
+        ("prefixes", json!(["a/"])),
+        ("project", json!("42")),
+        ("max_objects", json!(5)),
+        ("dry_run", json!(true)),
+        ("verify", json!(true)),
+        ("plan", json!(plan)),
+    ] {
+        let says = [format!("#/{name}\""), format!("duplicate field `{name}`")];
+        let says = says.each_ref().map(String::as_str);
+        check_json(
+            format!(r#"{{"objectKeys":["a"],"{name}":{value},"{name}":{value}}}"#),
+            422,
+            "validation_failed",
+            &says,
+        );
+    }
+}
+
 #[test]
 fn what_makes_no_sense_together_is_refused_and_not_left_out() {
     let (invalid, plan) = ("validation_failed", "del_01kaszq5m0zzzzzzzzzzzzzzzz");

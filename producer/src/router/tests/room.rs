@@ -215,3 +215,46 @@ fn whoever_waits_for_the_end_of_a_deletion_asks_less_and_less_often() {
     assert_eq!(pauses[..6], [100, 200, 400, 800, 1_600, 2_000], "{pauses:?}");
     assert!(pauses[5..].iter().all(|&pause| pause == 2_000), "{pauses:?}");
 }
+
+/// A host that notes how much room there is when it is asked for a random number.
+struct Looking<'a>(&'a World, RefCell<Vec<usize>>);
+
+impl Log for Looking<'_> {
+    fn emit(&self, event: &Event<'_>) {
+        self.0.host.emit(event);
+    }
+}
+
+impl Host for Looking<'_> {
+    fn now(&self) -> Timestamp {
+        self.0.host.now()
+    }
+
+    fn random(&self) -> u128 {
+        self.1.borrow_mut().push(free(&self.0.memory));
+        self.0.host.random()
+    }
+
+    async fn sleep(&self, millis: u64) {
+        self.0.host.sleep(millis).await;
+    }
+}
+
+/// The body, and three times as much for the answer. The last random number is drawn for it.
+#[test]
+fn an_answer_about_every_key_takes_four_times_the_body() {
+    let body = keys_body(10);
+    let ask = || Request {
+        idempotency_key: Some("k".to_owned()),
+        ..request("POST", "/", body.clone().into_bytes())
+    };
+    let world = World::new();
+    let id = world.ask(ask()).body["id"].as_str().unwrap().to_owned();
+    world.consume(&id, 10);
+    let (host, before) = (Looking(&world, RefCell::default()), free(&world.memory));
+    let Ports { ledger, queue, limiter, assets, memory, config, .. } = world.ports();
+    let ports = Ports { host: &host, ledger, queue, limiter, assets, memory, config };
+    assert_eq!(block_on(answer(ask(), &ports)).status, 200);
+    assert_eq!(host.1.take().last(), Some(&(before - body.len() * 4)));
+    assert_eq!(free(&world.memory), before);
+}

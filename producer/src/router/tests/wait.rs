@@ -1,5 +1,7 @@
 //! `POST /`: what became of each key, once the deletion is final.
 
+use ledger::SkippedKey;
+
 use super::*;
 
 impl World {
@@ -65,6 +67,46 @@ fn of_a_cancelled_deletion_nothing_is_said_to_be_deleted() {
         assert_eq!(result["success"], false);
         assert!(result["error"].as_str().unwrap().contains("cancelled"), "{result}");
     }
+}
+
+#[test]
+fn each_key_is_told_its_own_reason_whatever_the_others_have() {
+    let world = World::new();
+    let body = json!({"objectKeys": ["locked", "newer", "gone", "refused", "locked too"]});
+    let id = world.delete_and_wait(&body).body["id"].as_str().unwrap().parse().unwrap();
+    let (token, now) = ("consumer".to_owned(), world.host.now());
+    let requests = vec![ClaimRequest { chunk: ChunkRef { deletion: id, generation: 0, chunk: 0 }, keys: 5 }];
+    let claim = ClaimBatch { token: token.clone(), now, until: now.plus_millis(1), requests };
+    let Some(ClaimReply::Granted(grant)) = block_on(world.ledger.claim(&claim)).unwrap().pop() else {
+        panic!("not granted")
+    };
+    let failed = [
+        (0, "locked", FailureCode::ObjectLocked),
+        (3, "refused", FailureCode::AttemptsExhausted),
+        (4, "locked too", FailureCode::ObjectLocked),
+    ];
+    let failed = failed.map(|(position, key, code)| FailedKey {
+        position,
+        key_json: json!(key).to_string(),
+        code,
+        error: None,
+    });
+    let newer = SkippedKey { position: 1, key_json: json!("newer").to_string(), uploaded_at: now };
+    let outcome = ChunkOutcome::new(grant, [2], failed.to_vec(), None, 1).with_skipped(vec![newer]);
+    let (unreadable, owe_notices) = (Vec::new(), false);
+    let batch = RecordBatch { token, now, outcomes: vec![outcome], unreadable, owe_notices };
+    block_on(world.ledger.record(&batch)).unwrap();
+
+    let answer = world.delete_and_wait(&body);
+    let results = answer.body["results"].as_array().unwrap();
+    assert_eq!((answer.status, results.len()), (200, 5));
+    assert_eq!(results[0], locked("locked"));
+    assert_eq!(results[2], deleted("gone"));
+    assert_eq!(results[4], locked("locked too"));
+    assert_eq!(results[3]["error"], FailureCode::AttemptsExhausted.message());
+    assert_eq!((&results[1]["key"], &results[1]["success"]), (&json!("newer"), &json!(false)));
+    let error = results[1]["error"].as_str().unwrap();
+    assert!(error.contains("uploaded after the deletion was requested"), "{error}");
 }
 
 #[test]
