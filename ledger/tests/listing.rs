@@ -203,21 +203,28 @@ impl Database for Counted<'_> {
 
 /// Steps, so that it shows on any machine.
 #[test]
-fn what_has_a_label_is_found_without_a_look_at_what_has_not() {
+fn what_is_asked_for_is_found_without_a_look_at_all_that_is_over() {
     let asked = labels(&[("ticket", "42")]);
-    let steps_among = |others: u64| {
-        let database = SqliteDatabase::in_memory().unwrap();
-        let ledger = SqlLedger::new(Counted(&database));
-        add(&ledger, 0, "backend", asked.clone(), Course::Queued);
-        (1..=others).for_each(|now| add(&ledger, now, "backend", Labels::default(), Course::Queued));
-        let filter = DeletionFilter { labels: asked.clone(), ..DeletionFilter::default() };
-        let before = database.steps();
-        let page = block_on(ledger.list_deletions(&filter, None, 10, at(1_000))).unwrap();
-        assert_eq!(page.deletions.len(), 1);
-        database.steps() - before
-    };
-    let (few, many) = (steps_among(10), steps_among(500));
-    assert!(many <= few + few / 10, "{many} steps among 500 others, {few} among 10");
+    for (course, state, labels) in [
+        (Course::Succeeded, None, asked),
+        (Course::Running, Some(State::Running), Labels::default()),
+        (Course::Cancelled, Some(State::Cancelled), Labels::default()),
+        (Course::Failed, Some(State::Failed), Labels::default()),
+    ] {
+        let steps_among = |others: u64| {
+            let database = SqliteDatabase::in_memory().unwrap();
+            let ledger = SqlLedger::new(Counted(&database));
+            add(&ledger, 0, "backend", labels.clone(), course);
+            (1..=others).for_each(|now| add(&ledger, now, "backend", Labels::default(), Course::Succeeded));
+            let filter = DeletionFilter { state, labels: labels.clone(), requested_by: None };
+            let before = database.steps();
+            let page = block_on(ledger.list_deletions(&filter, None, 1, at(500))).unwrap();
+            assert_eq!((page.deletions.len(), page.next), (1, None));
+            database.steps() - before
+        };
+        let (few, many) = (steps_among(10), steps_among(200));
+        assert!(many <= few + few / 10, "{state:?}: {many} steps among 200 others, {few} among 10");
+    }
 }
 
 #[test]
