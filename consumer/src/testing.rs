@@ -364,6 +364,7 @@ impl Endpoint for WayOut {
 
 impl Queue for WayOut {
     async fn send(&self, bodies: Vec<String>, delay_seconds: u32) -> Result<(), QueueError> {
+        assert!(!bodies.is_empty(), "a send of nothing is a call for nothing");
         if self.refuses.get() {
             return Err(QueueError { code: 10250 });
         }

@@ -873,3 +873,39 @@ fn the_digest_of_a_verified_deletion_is_of_all_keys_deleted_in_whatever_attempts
     }
     assert_eq!(counts(&ledger, 50).1, State::Succeeded);
 }
+
+/// They are read five thousand at once: one more, and the last is on a page of its own.
+#[test]
+fn the_digest_of_a_deletion_of_many_chunks_is_of_all_of_them() {
+    let ledger = SqlLedger::new(SqliteDatabase::in_memory().unwrap());
+    assert!(block_on(ledger.admit_deletion(&NewDeletion { verify: true, ..deletion(None) })).unwrap());
+    let mut all = KeyDigest::default();
+    for (number, chunks) in [(1, 1_000), (2, 1_000), (3, 1_000), (4, 1_000), (5, 1_000), (6, 1)] {
+        assert!(put(&ledger, number, &vec![1; chunks]));
+        let numbers = (number * 1_000..).take(chunks);
+        let requests = numbers.map(|number| ClaimRequest { chunk: chunk(number), keys: 1 }).collect();
+        let (token, now, until) = ("a".to_owned(), at(0), at(LEASE_MS));
+        let replies = block_on(ledger.claim(&ClaimBatch { token, now, until, requests })).unwrap();
+        let outcomes = replies.into_iter().zip(0..).map(|(reply, at)| {
+            let key = format!("{number}/{at}");
+            all = all.with(&key);
+            ChunkOutcome::new(granted(reply), [0], Vec::new(), None, 1).with_digest(|_| Some(key.as_str()))
+        });
+        record(&ledger, "a", 1, outcomes.collect());
+        assert_eq!(block_on(ledger.sum_digests(&id())).unwrap(), Some(all));
+    }
+}
+
+#[test]
+fn the_chunks_that_are_lost_of_a_part_have_the_numbers_that_its_messages_have() {
+    let ledger = open_ledger();
+    assert!(put(&ledger, 1, &[1]) && put(&ledger, 2, &[1, 1, 1]));
+    assert!(block_on(ledger.seal_deletion(&id(), 2, 4, at(1))).unwrap().is_sealed);
+    delete_all(&ledger, &chunk(2_001), 1, 2);
+    let lost = |part, chunks: &[u32]| LostPart {
+        part: PartRef { part, ..PartRef::request(&id()) },
+        chunks: chunks.to_vec(),
+    };
+    let found = block_on(ledger.list_lost(at(10), at(10), 10)).unwrap();
+    assert_eq!(found, [lost(1, &[1_000]), lost(2, &[2_000, 2_002])]);
+}

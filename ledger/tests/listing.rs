@@ -3,9 +3,9 @@
 
 use futures::executor::block_on;
 use ledger::{
-    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, DeletionFilter, DeletionRecord,
-    FailedKey, FailureFilter, NewDeletion, NewPart, NewRedrive, OutboxPiece, PartRef, ProducerLedger,
-    RecordBatch, SqlLedger, SqliteDatabase, UnreadableMessage,
+    ChunkOutcome, ClaimBatch, ClaimReply, ClaimRequest, ConsumerLedger, Database, DeletionFilter,
+    DeletionRecord, FailedKey, FailureFilter, LedgerError, NewDeletion, NewPart, NewRedrive, OutboxPiece,
+    PartRef, ProducerLedger, RecordBatch, Row, SqlLedger, SqliteDatabase, Statement, UnreadableMessage,
 };
 use proptest::prelude::*;
 use protocol::{
@@ -62,7 +62,7 @@ const COURSES: [Course; 12] = [
 ];
 
 /// Puts a deletion into the ledger that was requested at `now` and has gone that way.
-fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Course) {
+fn add(ledger: &SqlLedger<impl Database>, now: u64, requested_by: &str, labels: Labels, course: Course) {
     let id = DeletionId::new(at(now), u128::from(now));
     let upload = RequestId::new(at(now), u128::from(now));
     let deletion = NewDeletion {
@@ -125,7 +125,7 @@ fn add(ledger: &Ledger, now: u64, requested_by: &str, labels: Labels, course: Co
 }
 
 /// Sends two of three failures again.
-fn redrive(ledger: &Ledger, id: &DeletionId, now: u64) {
+fn redrive(ledger: &SqlLedger<impl Database>, id: &DeletionId, now: u64) {
     let failures = block_on(ledger.list_failures(id, FailureFilter::default(), None, 2)).unwrap();
     let upload = RequestId::new(at(now), u128::MAX - u128::from(now));
     let redrive = NewRedrive {
@@ -139,7 +139,7 @@ fn redrive(ledger: &Ledger, id: &DeletionId, now: u64) {
 }
 
 /// Claims a chunk; what it returns records it, with that many keys failed.
-fn begin(ledger: &Ledger, chunk: ChunkRef, now: u64) -> impl FnOnce(usize) + '_ {
+fn begin(ledger: &SqlLedger<impl Database>, chunk: ChunkRef, now: u64) -> impl FnOnce(usize) {
     let token = format!("{chunk:?}");
     let requests = vec![ClaimRequest { chunk, keys: 2 }];
     let batch = ClaimBatch { token: token.clone(), now: at(now), until: at(now + LEASE_MS), requests };
@@ -189,6 +189,41 @@ fn labels_are_kept_and_found_by_whatever_they_say() {
     for (name, value) in [("reason", "ERASURE"), ("Reason", "erasure"), ("reason", ""), ("project", "4")] {
         let filter = DeletionFilter { labels: labels(&[(name, value)]), ..DeletionFilter::default() };
         assert_eq!(list(&ledger, &filter, 5, 2), [], "{name}={value}");
+    }
+}
+
+/// A database whose steps are counted.
+struct Counted<'a>(&'a SqliteDatabase);
+
+impl Database for Counted<'_> {
+    async fn batch(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, LedgerError> {
+        self.0.batch(statements).await
+    }
+}
+
+/// Steps, so that it shows on any machine.
+#[test]
+fn what_is_asked_for_is_found_without_a_look_at_all_that_is_over() {
+    let asked = labels(&[("ticket", "42")]);
+    for (course, state, labels) in [
+        (Course::Succeeded, None, asked),
+        (Course::Running, Some(State::Running), Labels::default()),
+        (Course::Cancelled, Some(State::Cancelled), Labels::default()),
+        (Course::Failed, Some(State::Failed), Labels::default()),
+    ] {
+        let steps_among = |others: u64| {
+            let database = SqliteDatabase::in_memory().unwrap();
+            let ledger = SqlLedger::new(Counted(&database));
+            add(&ledger, 0, "backend", labels.clone(), course);
+            (1..=others).for_each(|now| add(&ledger, now, "backend", Labels::default(), Course::Succeeded));
+            let filter = DeletionFilter { state, labels: labels.clone(), requested_by: None };
+            let before = database.steps();
+            let page = block_on(ledger.list_deletions(&filter, None, 1, at(500))).unwrap();
+            assert_eq!((page.deletions.len(), page.next), (1, None));
+            database.steps() - before
+        };
+        let (few, many) = (steps_among(10), steps_among(200));
+        assert!(many <= few + few / 10, "{state:?}: {many} steps among 200 others, {few} among 10");
     }
 }
 

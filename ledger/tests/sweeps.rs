@@ -285,3 +285,22 @@ fn a_sweep_of_a_redriven_deletion_is_woken_although_nobody_was_told_202_for_the_
     assert_eq!(due.len(), 1);
     assert_eq!(block_on(ledger.wake_sweeps(at(100), at(100), 10)).unwrap(), due, "its message was lost");
 }
+
+#[test]
+fn what_is_left_is_said_when_every_prefix_was_listed_for_it_and_not_before() {
+    let ledger = ledger_with(&["a/", "b/"], Vec::new(), true);
+    let end_phase = |sweep: SweepRef, now| {
+        let grant = granted(claim(&ledger, "t", now, sweep));
+        turn(&ledger, (&grant, "t", now), &grant.state, (&[], &[]), SweepThen::EndPhase).ended
+    };
+    let [first, second] = [0, 1].map(|sweep| SweepRef::first(&id(), sweep));
+    assert!(end_phase(first, 10).due.is_empty());
+    let verifies = end_phase(second, 20).due;
+    assert_eq!((verifies.len(), find(&ledger).verification), (2, None));
+    for (sweep, now, verified_at) in [(0, 30, None), (1, 40, Some(at(40)))] {
+        end_phase(verifies[sweep].clone(), now);
+        let found = find(&ledger);
+        assert_eq!(found.verification.map(|verification| verification.verified_at), verified_at);
+        assert_eq!(found.state.is_final(), verified_at.is_some());
+    }
+}

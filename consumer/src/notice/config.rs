@@ -133,6 +133,7 @@ mod tests {
             "http://localhost:8080/r2",
             "http://127.0.0.1/r2",
             "http://[::1]:8080/r2",
+            "http://[::1]/r2",
         ] {
             assert!(NoticeConfig::parse(Some(url), Some(SECRET)).unwrap().is_some(), "{url}");
         }

@@ -14,6 +14,7 @@ use crate::{Body, Delivery, Settlement, handle, upkeep};
 
 mod batches;
 mod listings;
+mod steps;
 
 const QUEUE: &str = "r2-deletions";
 const DEAD_LETTERS: &str = "r2-deletions-dlq";
