@@ -305,10 +305,11 @@ struct Progress {
 }
 
 /// What is compiled into the simulation, as git names files; the profile and the dependencies with it.
-const CODE: [&str; 12] = [
+const CODE: [&str; 13] = [
     "Cargo.toml",
     "Cargo.lock",
     "protocol",
+    "scan",
     "ledger",
     "producer",
     "consumer",
@@ -387,6 +388,21 @@ fn storms(toolbox: &Toolbox, amount: &Amount) -> Result<Option<Figures>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_crate_of_the_project_that_the_simulation_is_compiled_of_counts() {
+        let project = Project::locate().unwrap();
+        let mut tree = project.cargo();
+        tree.args(["tree", "--package", "simulation", "--edges", "normal", "--prefix", "none"]);
+        let tree = run::output_of(&mut tree).unwrap();
+        let root = format!("({}/", project.root().display());
+        let folders: Vec<_> =
+            tree.lines().filter_map(|line| line.split_once(&root)?.1.split(')').next()).collect();
+        assert!(folders.contains(&"ledger"), "{tree}");
+        for folder in folders {
+            assert!(CODE.iter().any(|code| folder.starts_with(code)), "{folder}");
+        }
+    }
 
     #[test]
     fn what_is_not_compiled_into_the_simulation_is_no_other_code() {
