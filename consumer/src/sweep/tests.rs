@@ -10,7 +10,7 @@ use protocol::{Counts, DeletionId, KeyDigest, RETRIES_MAX, RequestId, State, pac
 
 use super::*;
 use crate::testing::{FailingLedger, FakeBucket, FakeHost, WayOut};
-use crate::{Body, Delivery, Settlement, handle, upkeep};
+use crate::{Body, Delivery, Settlement, Settlements, handle, upkeep};
 
 mod batches;
 mod listings;
@@ -119,6 +119,19 @@ impl<'a> World<'a> {
         self.queue.borrow_mut().extend(bodies.into_iter().map(sent));
     }
 
+    /// A message as it is delivered for the first time.
+    fn delivery(&self, body: String) -> Delivery {
+        let body = Body::Text(body);
+        Delivery { message_id: "m".to_owned(), attempts: 1, sent_at: self.host.now(), body }
+    }
+
+    /// Has the queue's first message handled over this bucket. What comes of it is not carried out.
+    fn handle_first(&self, bucket: &impl Bucket) -> Settlements {
+        let sent = self.queue.borrow_mut().remove(0);
+        let delivery = self.delivery(sent.body);
+        block_on(handle(QUEUE, &[delivery], bucket, &self.ledger, &self.out.unused(), self.host))
+    }
+
     /// Delivers a message of the queue, the one at `index` of those there are; it is gone if it is acknowledged, or, with
     /// `dies`, the invocation is killed before that. What the consumer sends is queued.
     fn deliver(&self, index: usize, dies: bool) {
@@ -126,12 +139,7 @@ impl<'a> World<'a> {
         self.host.advance(sent.due_at.millis_since(self.host.now()));
         sent.attempts += 1;
         self.bucket.attempt.set(sent.attempts);
-        let delivery = Delivery {
-            message_id: "m".to_owned(),
-            attempts: sent.attempts,
-            sent_at: self.host.now(),
-            body: Body::Text(sent.body.clone()),
-        };
+        let delivery = Delivery { attempts: sent.attempts, ..self.delivery(sent.body.clone()) };
         let faults = std::mem::take(&mut *self.faults.borrow_mut());
         let ledger = FailingLedger { ledger: &self.ledger, faults: RefCell::new(faults) };
         let queue = if sent.is_dead { DEAD_LETTERS } else { QUEUE };

@@ -11,10 +11,8 @@ impl World<'_> {
         let batch: Vec<Delivery> = sent
             .iter()
             .map(|sent| Delivery {
-                message_id: "m".to_owned(),
-                attempts: 1,
                 sent_at: self.host.now().minus_millis(7_000),
-                body: Body::Text(sent.body.clone()),
+                ..self.delivery(sent.body.clone())
             })
             .collect();
         let notices = self.out.unused();

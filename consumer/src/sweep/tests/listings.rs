@@ -50,17 +50,9 @@ impl Bucket for Scripted {
 
 /// Delivers the message of each sweep of a deletion once; whether the last of them is to be delivered again.
 fn sweep_once(world: &World<'_>, bucket: &Scripted) -> bool {
-    let mut comes_back = false;
-    for sent in world.queue.take() {
-        let delivery = Delivery {
-            message_id: "m".to_owned(),
-            attempts: 1,
-            sent_at: world.host.now(),
-            body: Body::Text(sent.body),
-        };
-        let notices = world.out.unused();
-        let settlements = block_on(handle(QUEUE, &[delivery], bucket, &world.ledger, &notices, world.host));
-        comes_back = matches!(settlements.of(0), Settlement::Retry { .. });
+    let (mut comes_back, messages) = (false, world.queue.borrow().len());
+    for _ in 0..messages {
+        comes_back = matches!(world.handle_first(bucket).of(0), Settlement::Retry { .. });
     }
     comes_back
 }
@@ -134,12 +126,7 @@ impl Bucket for Undivided<'_> {
 
 /// Has the first step of a sweep carried out over this bucket, and answers with what the log says of it.
 fn step(world: &World<'_>, bucket: &impl Bucket) -> [String; 2] {
-    let sent = world.queue.borrow_mut().remove(0);
-    let body = Body::Text(sent.body);
-    let delivery = Delivery { message_id: "m".to_owned(), attempts: 1, sent_at: world.host.now(), body };
-    let notices = world.out.unused();
-    let settlements = block_on(handle(QUEUE, &[delivery], bucket, &world.ledger, &notices, world.host));
-    assert_eq!(settlements.acknowledged(), 1);
+    assert_eq!(world.handle_first(bucket).acknowledged(), 1);
     let log = world.host.log.borrow();
     ["sweep.progressed", "batch.processed"]
         .map(|name| log.iter().rev().find(|line| line.contains(name)).unwrap().clone())
@@ -167,26 +154,26 @@ fn the_listings_that_a_division_takes_are_told_too() {
     assert!(lists > 10 && batch.contains(&format!("\"r2_lists\":{lists},")), "{lists}: {batch}");
 }
 
-/// A bucket whose deletion is cancelled just before its second listing.
-struct Cancelling<'a> {
-    world: &'a World<'a>,
-    id: DeletionId,
+/// A bucket of which something happens just before its second listing.
+pub(super) struct BeforeSecondListing<'a, F> {
+    pub(super) bucket: &'a FakeBucket<'a>,
+    pub(super) happens: F,
 }
 
-impl Bucket for Cancelling<'_> {
+impl<F: AsyncFn()> Bucket for BeforeSecondListing<'_, F> {
     async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
-        self.world.bucket.delete(call).await
+        self.bucket.delete(call).await
     }
 
     async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
-        self.world.bucket.uploaded_at(key).await
+        self.bucket.uploaded_at(key).await
     }
 
     async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
-        if self.world.bucket.lists.get() == 1 {
-            assert!(self.world.ledger.cancel_deletion(&self.id, self.world.host.now()).await.unwrap());
+        if self.bucket.lists.get() == 1 {
+            (self.happens)().await;
         }
-        self.world.bucket.list(call).await
+        self.bucket.list(call).await
     }
 }
 
@@ -196,16 +183,8 @@ fn a_deletion_that_is_cancelled_within_a_step_loses_no_further_page() {
     let mut world = World::new(&host, numbered("a/", 30));
     world.bucket.list_max = 10;
     let id = world.accept(&Asked::prefixes(["a/"]));
-    let sent = world.queue.borrow_mut().remove(0);
-    let delivery = Delivery {
-        message_id: "m".to_owned(),
-        attempts: 1,
-        sent_at: host.now(),
-        body: Body::Text(sent.body),
-    };
-    let bucket = Cancelling { world: &world, id: id.clone() };
-    let settlements =
-        block_on(handle(QUEUE, &[delivery], &bucket, &world.ledger, &world.out.unused(), &host));
+    let happens = async || assert!(world.ledger.cancel_deletion(&id, world.host.now()).await.unwrap());
+    let settlements = world.handle_first(&BeforeSecondListing { bucket: &world.bucket, happens });
     assert_eq!(settlements.acknowledged(), 1);
     assert_eq!((world.objects().len(), world.find(&id).counts.deleted), (20, 10));
 }

@@ -1,15 +1,14 @@
 //! What a step decides by itself: when it divides its range and where, when it asks what is known, and that it stops when
 //! the sweep is in other hands.
 
+use super::listings::BeforeSecondListing;
 use super::*;
-use crate::{DeleteCall, Listing};
 
 type TestStep<'a, 'h> = Step<'a, FakeBucket<'h>, FailingLedger<'a>, WayOut, WayOut, FakeHost>;
 
-fn claim(world: &World<'_>, sweep: &SweepRef, token: &str, now: Timestamp) -> SweepReply {
+fn claim_of(sweep: &SweepRef, token: &str, now: Timestamp) -> SweepClaim {
     let (sweep, token) = (sweep.clone(), token.to_owned());
-    let claim = SweepClaim { sweep, token, now, until: now.plus_millis(CLAIM_MS) };
-    block_on(world.ledger.claim_sweep(&claim)).unwrap()
+    SweepClaim { sweep, token, now, until: now.plus_millis(CLAIM_MS) }
 }
 
 /// Has something done in a step of a sweep that was granted so, over a ledger whose coming calls fail so.
@@ -20,7 +19,8 @@ fn in_step<'h, T>(
     faults: Vec<Option<bool>>,
     act: impl FnOnce(&mut TestStep<'_, 'h>) -> T,
 ) -> T {
-    let SweepReply::Granted(mut grant) = claim(world, sweep, "t", world.host.now()) else {
+    let claim = claim_of(sweep, "t", world.host.now());
+    let SweepReply::Granted(mut grant) = block_on(world.ledger.claim_sweep(&claim)).unwrap() else {
         panic!("not granted")
     };
     change(&mut grant);
@@ -119,53 +119,19 @@ fn what_is_known_is_asked_when_there_may_be_some_and_there_are_keys_to_ask_for()
     }
 }
 
-/// A bucket whose sweep somebody else claims just before its second listing: a machine whose clock is ahead.
-struct Claiming<'a> {
-    world: &'a World<'a>,
-    sweep: SweepRef,
-}
-
-impl Bucket for Claiming<'_> {
-    async fn delete(&self, call: DeleteCall<'_>) -> Result<(), R2Error> {
-        self.world.bucket.delete(call).await
-    }
-
-    async fn uploaded_at(&self, key: &ObjectKey<'_>) -> Result<Option<Timestamp>, R2Error> {
-        self.world.bucket.uploaded_at(key).await
-    }
-
-    async fn list(&self, call: &ListCall<'_>) -> Result<Listing, R2Error> {
-        if self.world.bucket.lists.get() == 1 {
-            let now = self.world.host.now().plus_millis(CLAIM_MS + MINUTE_MS);
-            let claim = SweepClaim {
-                sweep: self.sweep.clone(),
-                token: "another".to_owned(),
-                now,
-                until: now.plus_millis(CLAIM_MS),
-            };
-            let reply = self.world.ledger.claim_sweep(&claim).await.unwrap();
-            assert!(matches!(reply, SweepReply::Granted(_)));
-        }
-        self.world.bucket.list(call).await
-    }
-}
-
+/// Who claims it is a machine whose clock is ahead.
 #[test]
 fn a_sweep_that_another_has_claimed_between_two_pages_deletes_no_further_page() {
     let host = FakeHost::default();
     let mut world = World::new(&host, numbered("a/", 30));
     world.bucket.list_max = 10;
     let sweep = SweepRef::first(&world.accept(&Asked::prefixes(["a/"])), 0);
-    let sent = world.queue.borrow_mut().remove(0);
-    let delivery = Delivery {
-        message_id: "m".to_owned(),
-        attempts: 1,
-        sent_at: host.now(),
-        body: Body::Text(sent.body),
+    let happens = async || {
+        let now = world.host.now().plus_millis(CLAIM_MS + MINUTE_MS);
+        let reply = world.ledger.claim_sweep(&claim_of(&sweep, "another", now)).await.unwrap();
+        assert!(matches!(reply, SweepReply::Granted(_)));
     };
-    let bucket = Claiming { world: &world, sweep };
-    let settlements =
-        block_on(handle(QUEUE, &[delivery], &bucket, &world.ledger, &world.out.unused(), &host));
+    let settlements = world.handle_first(&BeforeSecondListing { bucket: &world.bucket, happens });
     assert!(matches!(settlements.of(0), Settlement::Retry { .. }));
     assert_eq!((world.objects().len(), world.bucket.calls.borrow().as_slice()), (20, &[10][..]));
 }
