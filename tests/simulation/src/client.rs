@@ -308,22 +308,30 @@ async fn cancel(world: &Rc<World>, case: &Case, id: &str) {
     }
 }
 
+/// A redrive is about to be asked for, for the first time or once more: it can open a deletion that is over.
+fn may_open_again(world: &World, case: &Case) {
+    let id = case.progress.borrow().id.clone();
+    let state = id.and_then(|id| world.state_of(&id));
+    let progress = &mut *case.progress.borrow_mut();
+    progress.closed_at = None;
+    // A cancellation that came too late for every key is over with it, and one that is under way can come too late.
+    if state != Some(State::Cancelled) {
+        progress.cancelled_at = None;
+    }
+}
+
 /// Has the failures sent again, if there are any.
 pub(crate) async fn redrive(world: &Rc<World>, case: &Case, id: &str) {
     if world.state_of(id) != Some(State::Failed) {
         return;
     }
-    {
-        let progress = &mut *case.progress.borrow_mut();
-        // A cancellation that came too late for every key is over too.
-        (progress.closed_at, progress.cancelled_at) = (None, None);
-        progress.redriving += 1;
-    }
+    case.progress.borrow_mut().redriving += 1;
     let is_at_work =
         |invocation: &Rc<Invocation>| invocation.chunks.iter().any(|(chunk, _)| chunk.deletion == id);
     let was_at_work = world.queue.invocations.borrow().iter().any(is_at_work);
     let mut is_unsure = true;
     for _ in 0..4 {
+        may_open_again(world, case);
         let answer =
             ask(world, Token::Whole, ("POST", &format!("/v1/deletions/{id}/redrive")), Sent::Nothing, None)
                 .await;
@@ -357,19 +365,14 @@ pub(crate) async fn redrive_all(world: Rc<World>, at: u64) {
     world.sim.sleep(at - world.sim.now()).await;
     let cases = world.oracle.cases.borrow().clone();
     for case in &cases {
-        let id = case.progress.borrow().id.clone();
-        let state = id.and_then(|id| world.state_of(&id));
-        let progress = &mut *case.progress.borrow_mut();
-        progress.redriving += 1;
-        progress.closed_at = None;
-        // A cancellation that came too late for every key is over with it, and one that is under way can come too late.
-        if state != Some(State::Cancelled) {
-            progress.cancelled_at = None;
-        }
+        case.progress.borrow_mut().redriving += 1;
     }
     // What one request has begun and not sent, the next sends, as soon as the one cannot be at it any longer.
     let mut is_unsure = true;
     for _ in 0..8 {
+        for case in &cases {
+            may_open_again(&world, case);
+        }
         let answer = ask(&world, Token::Whole, ("POST", "/v1/redrives"), Sent::Json(&json!({})), None).await;
         if is_worth_another(&answer) {
             pause(&world).await;
